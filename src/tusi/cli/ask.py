@@ -13,20 +13,12 @@ import typer
 from tusi.backends.protocol import Backend
 from tusi.chat.messages import ImagePart, Message, TextPart, VideoPart
 from tusi.cli import options
+from tusi.cli.answering import Answer, answer, append_trace, check_trace_file, remarks, summary
 from tusi.cli.drawing import check_drawable, draw_answer, shapes_as_json
 from tusi.cli.media import split_arguments
-from tusi.cli.session import (
-    Answer,
-    AnswerOptions,
-    AnswerWriter,
-    ModelOptions,
-    answer,
-    make_request,
-    opened_backend,
-    read_schema,
-    remarks,
-    summary,
-)
+from tusi.cli.session import AnswerOptions, ModelOptions, make_request, opened_backend, read_schema
+from tusi.cli.tools import ToolChoice, downloaded
+from tusi.cli.writer import AnswerWriter, describe_result
 from tusi.core.errors import RequestError
 from tusi.processing.limits import MediaLimits
 
@@ -53,22 +45,30 @@ def ask(
     fps: options.Fps = None,
     max_frames: options.MaxFrames = None,
     max_pixels: options.MaxPixels = None,
+    tools: options.Tools = None,
+    trace: options.TraceFile = None,
     draw: options.OutputPicture = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming text.")] = False,
     allow_private_addresses: options.AllowPrivate = False,
 ) -> None:
     """Ask one question about pictures and videos.
 
-    The answer goes to standard output, thoughts and remarks to standard error. Exit code 1 if there is no answer.
+    The answer goes to standard output; thoughts, tool calls and remarks go to standard error. Exit code 1 if there is
+    no answer.
 
     \b
     Examples:
       tusi ask photo.jpg "What is on the table?"
       tusi ask before.png after.png "What has changed?" --json
       tusi ask street.jpg "Box all cars, in JSON." --draw cars.png
+      tusi ask map.png "Which street crosses Mill Lane?" --tools zoom --trace run.jsonl
       tusi ask clip.mp4 "When does the ball land?" --fps 4 --max-frames 64
     """
     media, question = split_arguments(words)
+    limits = MediaLimits(allow_private_addresses=allow_private_addresses)
+    choice = ToolChoice.of(tools, limits, has_schema=json_schema is not None)
+    if trace is not None:
+        check_trace_file(trace)
     images = [part for part in media if isinstance(part, ImagePart)]
     _refuse_options_without_use(media, fps=fps, max_frames=max_frames, max_pixels=max_pixels)
     if draw is not None:
@@ -87,22 +87,30 @@ def ask(
     model_options = ModelOptions(
         model=model, dtype=dtype, max_model_len=max_model_len, allow_private_addresses=allow_private_addresses
     )
+    media = downloaded(media, limits)
+    images = [part for part in media if isinstance(part, ImagePart)]
     messages = make_messages(media, question, system)
     with opened_backend(model_options) as backend:
         request = make_request(backend, messages, answer_options)
         writer = None if as_json else AnswerWriter(show_thoughts=thoughts)
-        result = answer(backend, request, show=writer)
-    limits = MediaLimits(allow_private_addresses=allow_private_addresses)
+        offered = choice.tools(backend, messages, request.mm_processor_kwargs)
+        result = answer(backend, request, offered, show=writer)
+    if trace is not None:
+        append_trace(result.trace, trace)
     if as_json:
         print(json.dumps(as_json_object(backend, result, images, limits), ensure_ascii=False, indent=2))
     lines = remarks(result)
     if draw is not None:
         lines += draw_answer(result.choice.content, images, draw, limits)[1]
-    if sys.stderr.isatty() and not as_json:
+    _finish(result, lines, wants_summary=not as_json)
+
+
+def _finish(result: Answer, lines: list[str], *, wants_summary: bool) -> None:
+    if sys.stderr.isatty() and wants_summary:
         lines.append(summary(result))
     for line in lines:
         print(line, file=sys.stderr)
-    if not result.choice.content and not result.choice.tool_calls:
+    if not result.choice.content:
         raise typer.Exit(1)
 
 
@@ -115,19 +123,29 @@ def make_messages(media: Sequence[ImagePart | VideoPart], question: str, system:
 def as_json_object(
     backend: Backend, result: Answer, images: Sequence[ImagePart], limits: MediaLimits
 ) -> dict[str, Any]:
-    """The answer as --json prints it."""
+    """The answer as --json prints it: the last turn, and in tool_calls what was called before it."""
     choice = result.choice
     return {
         "model": backend.model,
         "reasoning": choice.reasoning,
         "content": choice.content,
-        "tool_calls": [dataclasses.asdict(call) for call in choice.tool_calls],
+        "tool_calls": _tool_calls(result),
         "boxes": shapes_as_json(choice.content, images, limits),
         "finish_reason": choice.finish_reason,
         "thinking_truncated": choice.thinking_truncated,
         "usage": dataclasses.asdict(result.usage),
         "timings": {"ttft_s": round(result.ttft, 4), "e2e_latency_s": round(result.e2e_latency, 4)},
     }
+
+
+def _tool_calls(result: Answer) -> list[dict[str, Any]]:
+    """Every call with the thought that led to it and what the tool said."""
+    said = iter(result.trace.tool_results)
+    return [
+        {"reasoning": choice.reasoning, **dataclasses.asdict(call), "result": describe_result(message.content)}
+        for choice in (turn.choice for turn in result.trace.turns)
+        for call, message in zip(choice.tool_calls, said, strict=False)
+    ]
 
 
 def _refuse_options_without_use(

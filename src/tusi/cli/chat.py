@@ -10,18 +10,13 @@ from pathlib import Path
 from tusi.backends.protocol import Backend
 from tusi.chat.messages import ImagePart, VideoPart
 from tusi.cli import options
+from tusi.cli.answering import answer, append_trace, check_trace_file, remarks, summary
 from tusi.cli.conversation import Conversation, describe, split_line
-from tusi.cli.session import (
-    AnswerOptions,
-    AnswerWriter,
-    ModelOptions,
-    answer,
-    make_request,
-    opened_backend,
-    remarks,
-    summary,
-)
+from tusi.cli.session import AnswerOptions, ModelOptions, make_request, opened_backend
+from tusi.cli.tools import ToolChoice
+from tusi.cli.writer import AnswerWriter
 from tusi.core.errors import EngineError, TusiError
+from tusi.processing.limits import MediaLimits
 
 HELP = """\
   /image PATH or URL   attach a picture to the next question; a path in a line does the same
@@ -51,6 +46,8 @@ def chat(
     fps: options.Fps = None,
     max_frames: options.MaxFrames = None,
     max_pixels: options.MaxPixels = None,
+    tools: options.Tools = None,
+    trace: options.TraceFile = None,
     allow_private_addresses: options.AllowPrivate = False,
 ) -> None:
     """Talk about pictures and videos, turn by turn.
@@ -58,6 +55,9 @@ def chat(
     Type a question; put paths of pictures and videos into it, or attach them with /image and /video. /help lists what
     else there is. Ctrl-C stops an answer, Ctrl-D leaves.
     """
+    choice = ToolChoice.of(tools, MediaLimits(allow_private_addresses=allow_private_addresses))
+    if trace is not None:
+        check_trace_file(trace)
     kwargs = {"fps": fps, "max_frames": max_frames, "image_max_pixels": max_pixels}
     answer_options = AnswerOptions(
         max_tokens=max_tokens,
@@ -72,7 +72,10 @@ def chat(
         model=model, dtype=dtype, max_model_len=max_model_len, allow_private_addresses=allow_private_addresses
     )
     with opened_backend(model_options) as backend:
-        ChatLoop(backend, answer_options, read_line=_line_reader(), conversation=Conversation(system=system)).run()
+        conversation = Conversation(system=system)
+        ChatLoop(
+            backend, answer_options, read_line=_line_reader(), conversation=conversation, tools=choice, trace=trace
+        ).run()
 
 
 def _line_reader() -> Callable[[str], str]:
@@ -85,7 +88,10 @@ def _line_reader() -> Callable[[str], str]:
 
 
 class ChatLoop:
-    """Reads lines, runs commands, asks the backend. read_line: takes a prompt, raises EOFError at the end."""
+    """Reads lines, runs commands, asks the backend. read_line: takes a prompt, raises EOFError at the end.
+
+    tools None: those that --tools chooses when it is not given. trace: where each question's run is appended.
+    """
 
     def __init__(
         self,
@@ -94,11 +100,15 @@ class ChatLoop:
         *,
         read_line: Callable[[str], str],
         conversation: Conversation | None = None,
+        tools: ToolChoice | None = None,
+        trace: Path | None = None,
     ) -> None:
         self.conversation = conversation or Conversation()
         self._backend = backend
         self._options = answer_options
         self._read_line = read_line
+        self._tools = tools or ToolChoice.of(None, MediaLimits())
+        self._trace = trace
 
     def run(self) -> None:
         """Until the user leaves. Raises EngineError if the model died."""
@@ -177,14 +187,18 @@ class ChatLoop:
         messages = self.conversation.ask(text)
         writer = AnswerWriter(show_thoughts=self._options.show_thoughts)
         try:
-            result = answer(self._backend, make_request(self._backend, messages, self._options), show=writer)
+            request = make_request(self._backend, messages, self._options)
+            tools = self._tools.tools(self._backend, messages, request.mm_processor_kwargs)
+            result = answer(self._backend, request, tools, show=writer)
         except KeyboardInterrupt:
             self._keep_what_came(writer)
             return
         except TusiError:
             self.conversation.take_back()
             raise
-        self.conversation.add_answer(result.choice.content, result.choice.reasoning)
+        self.conversation.add_run(result.trace)
+        if self._trace is not None:
+            append_trace(result.trace, self._trace)
         for line in remarks(result):
             self._say(line)
         if sys.stderr.isatty():

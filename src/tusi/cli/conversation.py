@@ -6,12 +6,17 @@ In: lines and slash commands. Out: messages for a request, sentences for the use
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from tusi.agent.types import Trace
 from tusi.chat.messages import ImagePart, Message, Part, TextPart, VideoPart
 from tusi.chat.openai import to_openai
 from tusi.cli.media import has_media_suffix, media_part
@@ -49,6 +54,10 @@ class Conversation:
     def add_answer(self, content: str, reasoning: str | None) -> None:
         """Add what was answered."""
         self.turns.append(Message(role="assistant", content=(TextPart(content),), reasoning=reasoning or None))
+
+    def add_run(self, trace: Trace) -> None:
+        """Add what was answered, with the tool calls and their results that led there."""
+        self.turns += trace.messages[trace.num_prompt_messages :]
 
     def take_back(self) -> None:
         """Undo the last ask(): the question is gone, its media are attached again."""
@@ -110,12 +119,19 @@ def _with_url(part: Part) -> Part:
     """The same part with a source that another program understands: an absolute URL, or a data URL."""
     if isinstance(part, TextPart):
         return part
+    if isinstance(part.source, np.ndarray):  # a crop
+        buffer = io.BytesIO()
+        Image.fromarray(part.source).save(buffer, "PNG")
+        return replace(part, source=_data_url("image/png", buffer.getvalue()))
     if isinstance(part.source, bytes):
-        mime = "image/png" if isinstance(part, ImagePart) else "video/mp4"
-        return replace(part, source=f"data:{mime};base64,{base64.b64encode(part.source).decode()}")
+        return replace(part, source=_data_url("image/png" if isinstance(part, ImagePart) else "video/mp4", part.source))
     text = str(part.source)
     has_scheme = re.match(r"[a-z]+:", text) is not None
     return part if has_scheme else replace(part, source=Path(text).expanduser().resolve().as_uri())
+
+
+def _data_url(mime: str, data: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def describe(media: Sequence[Media]) -> str:

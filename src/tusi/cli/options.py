@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tusi.agent.toolbox import NONE, TOOL_NAMES
 from tusi.cli.session import DType
 
 Model = Annotated[
@@ -37,6 +38,18 @@ System = Annotated[str | None, typer.Option(help="System prompt.")]
 OutputPicture = Annotated[
     Path | None,
     typer.Option(metavar="OUT.png", help="Draw the answer's boxes and points into a copy of the picture."),
+]
+Tools = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help=f"What the model may call: some of {','.join(TOOL_NAMES)}, or {NONE}. If not given: zoom, where a picture "
+        "is larger than what the model sees of it at once.",
+    ),
+]
+TraceFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.jsonl", help="Append what happened as one line of JSON, crops included; replayable."),
 ]
 SchemaFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="JSON schema that the answer (not the thoughts) must follow.")

@@ -1,18 +1,16 @@
-"""What `ask` and `chat` share: which model, how it is opened, how an answer is asked for and shown as it comes."""
+"""What `ask` and `chat` share: which model, how it is opened, and how a request is made of options."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
-from tusi.backends.collect import collect
-from tusi.backends.protocol import Backend, ChatChoice, ChatDelta, ChatRequest, DeltaStream, Usage
-from tusi.cli.console import is_dimmable, stderr_console
+from tusi.backends.protocol import Backend, ChatRequest
+from tusi.cli.console import stderr_console
 from tusi.core.env import TUSI_MODEL
 from tusi.core.errors import ConfigError
 from tusi.engine.sampling_params import SamplingParams, StructuredOutputsParams
@@ -23,10 +21,6 @@ RANDOM_REMARK = (
     "pictures; it only shows that the installation works. ###"
 )
 DType = Literal["fp32", "bf16", "int8", "int4"]
-
-_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
-# What a model writes must not steer the terminal: control characters but tab and newline are shown as this.
-_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +45,6 @@ class AnswerOptions:
     json_schema: str | None = None
     mm_processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     show_thoughts: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A finished answer. ttft: seconds to the first token; e2e_latency: to the last."""
-
-    choice: ChatChoice
-    usage: Usage
-    ttft: float
-    e2e_latency: float
 
 
 def choose_model(flag: str | None) -> str:
@@ -123,119 +107,6 @@ def make_request(backend: Backend, messages: tuple[Any, ...], options: AnswerOpt
         sampling_params=replace(params, **changes),
         template_kwargs={} if options.thinking is None else {"enable_thinking": options.thinking},
         mm_processor_kwargs=options.mm_processor_kwargs,
-    )
-
-
-def answer(backend: Backend, request: ChatRequest, *, show: AnswerWriter | None) -> Answer:
-    """Ask, showing what comes. Ctrl-C aborts the request and is passed on."""
-    start = time.monotonic()
-    stream = backend.stream(request)
-    clock = _Clock(start)
-    try:
-        choices, usage = collect(_watched(stream, show, clock), n=1)
-    finally:
-        stream.close()
-        if show:
-            show.finish()
-    end = time.monotonic()
-    return Answer(choice=choices[0], usage=usage, ttft=(clock.first or end) - start, e2e_latency=end - start)
-
-
-@dataclass(slots=True)
-class _Clock:
-    start: float
-    first: float | None = None
-
-
-def _watched(stream: DeltaStream, show: AnswerWriter | None, clock: _Clock) -> Iterator[ChatDelta]:
-    for delta in stream:
-        if clock.first is None and delta.token_ids:
-            clock.first = time.monotonic()
-        if show:
-            show.write(delta)
-        yield delta
-
-
-class AnswerWriter:
-    """Thoughts to standard error, dimmed on a terminal; the answer, and nothing else, to standard output."""
-
-    def __init__(self, *, show_thoughts: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
-        self._out = out or sys.stdout
-        self._err = err or sys.stderr
-        self._show_thoughts = show_thoughts
-        self._dims = is_dimmable(self._err)
-        self._cleans = self._out.isatty()
-        self._is_thinking = False
-        self._last = ""
-        self.content = ""
-        self.reasoning = ""
-
-    def write(self, delta: ChatDelta) -> None:
-        """Show one piece; content and reasoning hold what came so far."""
-        self.content += delta.content
-        self.reasoning += delta.reasoning
-        if delta.reasoning and self._show_thoughts:
-            self._think(delta.reasoning)
-        if delta.content:
-            self._end_thoughts()
-            text = delta.content.translate(_CONTROLS) if self._cleans else delta.content
-            self._out.write(text)
-            self._out.flush()
-            self._last = text[-1:]
-
-    def finish(self) -> None:
-        """End the line, also after an answer that was cut."""
-        self._end_thoughts()
-        if self._last not in ("", "\n"):
-            self._out.write("\n")
-            self._out.flush()
-        self._last = ""
-
-    def _think(self, text: str) -> None:
-        if self._dims:
-            text = f"{_DIM}{text.translate(_CONTROLS)}{_PLAIN}"
-        self._err.write(text)
-        self._err.flush()
-        self._is_thinking = True
-
-    def _end_thoughts(self) -> None:
-        if self._is_thinking:
-            self._err.write("\n\n")
-            self._err.flush()
-            self._is_thinking = False
-
-
-def remarks(result: Answer) -> list[str]:
-    """What the user must know about how this answer ended, with advice; nothing if it ended by itself."""
-    choice, usage = result.choice, result.usage
-    written = f"{usage.completion_tokens} tokens"
-    if choice.thinking_truncated and not choice.content:
-        return [
-            f"There is no answer: the thinking was cut after {written}. Allow more with --max-tokens (and "
-            "--max-model-len), make it stop sooner with --thinking-budget, or ask with --no-thinking."
-        ]
-    if choice.stop_reason == "repetition":
-        return [f"The answer repeated itself and was ended after {written}. Try another --temperature or --seed."]
-    lines = []
-    if choice.thinking_truncated:
-        lines.append(
-            f"The thinking was closed after {usage.reasoning_tokens} tokens, before its own end; the answer rests on "
-            "that. Raise --thinking-budget or --max-tokens to let it finish."
-        )
-    if choice.finish_reason == "length":
-        lines.append(f"The answer was cut after {written}. Allow more with --max-tokens, or --max-model-len.")
-    return lines
-
-
-def summary(result: Answer) -> str:
-    """One line of counts and times."""
-    usage = result.usage
-    media = usage.image_tokens + usage.video_tokens
-    decode_seconds = result.e2e_latency - result.ttft
-    rate = (usage.completion_tokens - 1) / decode_seconds if usage.completion_tokens > 1 and decode_seconds > 0 else 0.0
-    return (
-        f"{usage.prompt_tokens} tokens in ({media} of pictures and videos), {usage.completion_tokens} out "
-        f"({usage.reasoning_tokens} thoughts); first after {result.ttft:.1f} s, then {rate:.1f} tokens/s"
     )
 
 

@@ -81,6 +81,12 @@ def load_image(data: bytes, limits: MediaLimits, *, param: str | None = None) ->
         return to_rgb(image, limits, param=param)
 
 
+def read_size(data: bytes, *, param: str | None = None) -> tuple[int, int]:
+    """(width, height) of an encoded picture as its header has them; EXIF may turn it yet. Raises UnsupportedMedia."""
+    with pillow_warnings_silenced():
+        return _open(data, param).size
+
+
 def to_rgb(image: Image.Image, limits: MediaLimits, *, param: str | None = None) -> Image.Image:
     """Bring a PIL image (decoded or not) upright and to RGB. Raises UnsupportedMedia."""
     width, height = image.size

@@ -18,7 +18,7 @@ from tusi.core.errors import UnsupportedMedia
 from tusi.core.types import Modality
 from tusi.processing.config import PixelConfig, VideoConfig
 from tusi.processing.frame_sampling import FrameSampling, FrameTimes, sample_frames
-from tusi.processing.image import array_to_image, load_image, to_rgb
+from tusi.processing.image import array_to_image, load_image, read_size, to_rgb
 from tusi.processing.limits import MediaLimits, check_limit
 from tusi.processing.options import ImageOptions, VideoOptions
 from tusi.processing.pixels import RGB_CHANNELS, normalise, patchify, resize_rgb
@@ -50,6 +50,12 @@ def open_picture(source: object, limits: MediaLimits, *, param: str | None = Non
         return array_to_image(source, limits, param=param)
     with open_source(source, "image", limits, param=param) as file:
         return load_image(file.read(), limits, param=param)
+
+
+def read_picture_size(source: object, limits: MediaLimits, *, param: str | None = None) -> tuple[int, int]:
+    """(width, height) of an encoded picture (path, URL, bytes, ...) before EXIF turns it; no pixel is decoded."""
+    with open_source(source, "image", limits, param=param) as file:
+        return read_size(file.read(), param=param)
 
 
 def process_image(

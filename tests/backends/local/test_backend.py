@@ -27,6 +27,10 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
         time.sleep(0.005)
 
 
+def test_the_budget_of_a_picture_is_known(scripted: Make) -> None:
+    assert scripted("A.").backend.image_max_pixels == 224 * 224
+
+
 # Reasoning and content
 
 

@@ -97,6 +97,11 @@ class LocalBackend:
         """What the checkpoint's makers recommend (generation_config.json)."""
         return self.frontend.default_sampling_params
 
+    @property
+    def image_max_pixels(self) -> int:
+        """Pixels of a picture that the model sees at once; larger ones are scaled down to about that."""
+        return self.frontend.processor.config.image.max_pixels
+
     def generate(self, request: ChatRequest) -> ChatResult:
         """Answer in one piece. Raises RequestError, CapacityError or EngineError."""
         return self._collect(self.stream(request), request.sampling_params.n)
