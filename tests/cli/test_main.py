@@ -55,7 +55,7 @@ def test_version(run: Run) -> None:
         (("zzzzzz",), "there is no command 'zzzzzz'. Commands: ask, chat, fit, pull, "),
         (("--bogus",), "No such option: --bogus"),
         (("ask", "--bogus", "x"), "No such option: --bogus"),
-        (("ask", "x", "--dtype", "int3"), "'int3' is not one of 'fp32', 'bf16', 'int8', 'int4'"),
+        (("ask", "x", "--dtype", "int3"), "'int3' is not one of 'auto', 'fp32', 'bf16', 'int8', 'int4'"),
         (("ask", "x", "--max-tokens", "0"), "Invalid value for '--max-tokens'"),
         (("ask",), "Missing argument"),
     ],

@@ -159,7 +159,7 @@ def test_videos_get_their_own_placeholder_where_the_vocabulary_has_one() -> None
         ({"moe_use_aux_free": False}, "without a correction bias"),
         ({"moe_gate_act": "sigmoid"}, "routers use softmax"),
         ({"sliding_window": 4096}, "sliding-window attention"),
-        ({"quantization_config": {"quant_method": "awq"}}, "already quantised; download the bf16 one"),
+        ({"quantization_config": {"quant_method": "awq"}}, "only compressed-tensors pack-quantized is read. Take the"),
         ({"hidden_size": None}, "hidden_size is missing"),
         ({"hidden_size": -4}, "hidden_size is -4, not within"),
         ({"hidden_size": True}, "hidden_size is True: must be a whole number"),

@@ -17,7 +17,7 @@ from tusi.backends.protocol import Backend, ChatRequest, ChatResult, DeltaStream
 from tusi.chat.messages import ImagePart, Message, VideoPart
 from tusi.chat.openai import parse_messages, parse_tools
 from tusi.core.errors import BackendUnavailable, RequestError
-from tusi.core.types import WeightFormat
+from tusi.core.types import WeightFormatChoice
 from tusi.engine.config import EngineConfig, KVCacheDtype
 from tusi.engine.sampling_params import SamplingParams
 from tusi.processing.limits import MediaLimits
@@ -35,8 +35,9 @@ class LLM:
     """A model to be asked in batches.
 
     model: a checkpoint folder, a model that was pulled, or "random" (tiny, answers mean nothing). dtype: fp32, bf16,
-    int8 or int4. max_model_len None: the model's own, at most EngineConfig's default. The other limits are those of
-    EngineConfig and MediaLimits. media_cache_bytes: pixel data of media kept for reuse.
+    int8, int4, or auto: as stored if the checkpoint is quantised, else bf16. max_model_len None: the model's own, at
+    most EngineConfig's default. The other limits are those of EngineConfig and MediaLimits. media_cache_bytes: pixel
+    data of media kept for reuse.
 
     Use it in a `with` block, or call close(). Raises CheckpointError or ConfigError.
     """
@@ -45,7 +46,7 @@ class LLM:
         self,
         model: str | Path,
         *,
-        dtype: WeightFormat = "bf16",
+        dtype: WeightFormatChoice = "auto",
         max_model_len: int | None = None,
         max_num_seqs: int = EngineConfig().max_num_seqs,
         max_num_batched_tokens: int = EngineConfig().max_num_batched_tokens,

@@ -32,7 +32,7 @@ def ask(
         ),
     ],
     model: options.Model = None,
-    dtype: options.Dtype = "bf16",
+    dtype: options.Dtype = "auto",
     max_model_len: options.MaxModelLen = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,

@@ -34,7 +34,7 @@ QUOTES = '"""'
 
 def chat(
     model: options.Model = None,
-    dtype: options.Dtype = "bf16",
+    dtype: options.Dtype = "auto",
     max_model_len: options.MaxModelLen = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,

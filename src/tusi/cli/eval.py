@@ -34,7 +34,7 @@ What = Literal["world"]
 def eval(  # noqa: A001 - a command's function bears its name
     what: Annotated[str, typer.Argument(help="What to measure on: world.")],
     model: options.Model = None,
-    dtype: options.Dtype = "bf16",
+    dtype: options.Dtype = "auto",
     max_model_len: options.MaxModelLen = None,
     split: Annotated[str, typer.Option(help=f"One of {', '.join(SPLITS)}.")] = "eval",
     samples: Annotated[int, typer.Option(min=1, help="Samples a family.")] = 300,

@@ -23,6 +23,7 @@ COMMANDS = {
     "chat": "Talk about pictures and videos, turn by turn.",
     "fit": "Tell before any download whether a model fits this machine, and how.",
     "pull": "Download a model; resumes after a break and checks what it got.",
+    "quantize": "Write a model with weights of 4 or 8 bits; resumes after a break.",
     "eval": "Measure a model: accuracy by family and difficulty, with intervals.",
     "train": "Train a model by a recipe, or go on with a run.",
     "world": "Look at the small world that tusi-mini learns from.",

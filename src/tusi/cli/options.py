@@ -14,7 +14,12 @@ Model = Annotated[
     str | None,
     typer.Option("--model", "-m", help="Folder, pulled model, or 'random' (noise); TUSI_MODEL, if not given."),
 ]
-Dtype = Annotated[DType, typer.Option(help="How the weights lie in memory; smaller is faster and coarser.")]
+Dtype = Annotated[
+    DType,
+    typer.Option(
+        help="How the weights lie in memory; smaller is faster and coarser. auto: as stored if quantized, else bf16."
+    ),
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(min=2, help="Tokens of question, media, thoughts and answer together."),

@@ -20,7 +20,7 @@ RANDOM_REMARK = (
     "### The model is RANDOM: a tiny one with random weights. What it wrote is NOISE and says nothing about the "
     "pictures; it only shows that the installation works. ###"
 )
-DType = Literal["fp32", "bf16", "int8", "int4"]
+DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class ModelOptions:
     """How a model is loaded. max_model_len None: the engine's default."""
 
     model: str | None = None
-    dtype: DType = "bf16"
+    dtype: DType = "auto"
     max_model_len: int | None = None
     allow_private_addresses: bool = False
 

@@ -8,3 +8,6 @@ WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
 """How a weight matrix lies in memory. Activations are always float32."""
 
 Modality = Literal["image", "video"]
+
+WeightFormatChoice = Literal["auto", "fp32", "bf16", "int8", "int4"]
+"""What a user may ask for; auto takes a quantised checkpoint as it is stored and any other as bf16."""

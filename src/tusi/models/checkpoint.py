@@ -20,7 +20,9 @@ from tusi.core.errors import CheckpointError
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.config_io import parse_config, read_config_json
 from tusi.models.key_table import Part, TensorSpec, canonical_disk_name, tensor_specs
-from tusi.models.safetensors_io import DTYPES, Array, SafetensorsFile
+from tusi.models.packed_tensors import check_packed, packed_name, packed_names, read_packed, stored_packed_bytes
+from tusi.models.safetensors_io import DTYPES, Array, SafetensorsFile, TensorInfo
+from tusi.quant.weights import Weight, concat_rows
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +46,16 @@ class Checkpoint(Mapping[str, Array]):
         self.config: Ernie4_5_VLMoeConfig = _with_head_as_stored(config, raw, self._files)
         self.specs: dict[str, TensorSpec] = tensor_specs(self.config)
         _check_tensors(self.folder, self.config, self.specs, self._files)
-        if self.config.tie_word_embeddings and _HEAD in self._files:
+        if self.config.tie_word_embeddings and {_HEAD, _EMBEDDING} <= self._files.keys():
             self._compare_heads()
 
     def __getitem__(self, name: str) -> Array:
         spec = self.specs[name]
+        if packed_name(spec.parts[0].disk) in self._files:
+            raise CheckpointError(
+                f"{name} is stored quantised in {self.folder}, and what was asked for are its values before that. Take "
+                "the checkpoint that it was quantised from: training, exporting and quantising need it."
+            )
         first = self.disk(spec.parts[0].disk)
         if len(spec.parts) == 1:
             return _taken(first, spec.parts[0])
@@ -75,8 +82,32 @@ class Checkpoint(Mapping[str, Array]):
     def stored_bytes(self, name: str) -> int:
         """Bytes that a tensor takes in the files."""
         spec = self.specs[name]
+        if packed_name(spec.parts[0].disk) in self._files:
+            return sum(stored_packed_bytes(part, self._files) for part in spec.parts)
         file, stored_name = self._files[spec.parts[0].disk]
         return spec.size * DTYPES[file.tensors[stored_name].dtype].itemsize
+
+    def packed(self, name: str, expert: int | None = None) -> Weight | None:
+        """A matrix (of a stack: number `expert`) that is stored as codes, with these very codes; None if plain."""
+        spec, quantization = self.specs[name], self.config.quantization
+        if quantization is None or packed_name(spec.parts[0].disk) not in self._files:
+            return None
+        parts = [part for part in spec.parts if expert is None or part.memory_index[:1] == (expert,)]
+        return concat_rows(*(read_packed(part, spec, quantization, self._files) for part in parts))
+
+    def stored_name(self, name: str) -> str:
+        """How the file spells a published name (transformers puts `model.` before `vision_model.`)."""
+        return self._files[name][1]
+
+    def stored_info(self, name: str) -> TensorInfo:
+        """Dtype, shape and place of a published tensor in its file."""
+        file, stored = self._files[name]
+        return file.tensors[stored]
+
+    @property
+    def files(self) -> list[Path]:
+        """The safetensors files, in order."""
+        return sorted({file.path for file, _ in self._files.values()})
 
     def disk(self, name: str) -> Array:
         """A tensor under its published name."""
@@ -102,7 +133,7 @@ def _with_head_as_stored(config: Ernie4_5_VLMoeConfig, raw: object, files: Colle
     transformers' own and leaves the key out when tied.
     """
     silent = isinstance(raw, dict) and "text_config" not in raw and raw.get("tie_word_embeddings") is None
-    return replace(config, tie_word_embeddings=False) if silent and _HEAD in files else config
+    return replace(config, tie_word_embeddings=False) if silent and {_HEAD, packed_name(_HEAD)} & set(files) else config
 
 
 def _taken(disk: Array, part: Part) -> Array:
@@ -187,8 +218,16 @@ def _check_tensors(
     problems: list[str] = []
     expected: set[str] = set()
     for spec in specs.values():
-        dtypes = set()
+        dtypes: set[str] = set()
+        packing: set[str] = set()
         for part in spec.parts:
+            if config.quantization is not None and packed_name(part.disk) in files:
+                found, kind = check_packed(part, spec, config.quantization, files)
+                problems.extend(found)
+                expected.update(packed_names(part.disk))
+                packing.add(kind)
+                continue
+            packing.add("plain")
             expected.add(part.disk)
             if part.disk not in files:
                 problems.append(f"missing: {part.disk} {list(part.disk_shape)}")
@@ -199,7 +238,9 @@ def _check_tensors(
             if info.shape != part.disk_shape:
                 problems.append(f"shape: {name} is {list(info.shape)}, expected {list(part.disk_shape)}")
         problems.extend(_dtype_problems(spec, dtypes))
-    allowed = {_HEAD} if config.tie_word_embeddings else set()
+        if len(packing) > 1:
+            problems.append(f"storage: the parts of {spec.name} are {', '.join(sorted(packing))}; expected one for all")
+    allowed = {_HEAD, *packed_names(_HEAD)} if config.tie_word_embeddings else set()
     extra = [name for name in files if name not in expected and name not in allowed and not _is_ignored(name)]
     problems.extend(f"not part of this model: {files[name][1]}" for name in extra)
     if problems:

@@ -52,6 +52,11 @@ def save_checkpoint(
         raise ConfigError(
             f"{folder} exists and is not an empty folder; a checkpoint is never written over. Choose another."
         )
+    if config.quantization is not None:
+        raise ConfigError(
+            "the configuration is that of a quantised checkpoint, and what is saved here are plain tensors. Save from "
+            "the plain checkpoint, then use `tusi quantize`."
+        )
     specs = tensor_specs(config)
     _check_complete(specs, tensors)
     config_json = json.dumps(config_to_dict(config, layout), indent=2).encode()

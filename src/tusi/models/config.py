@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tusi.models.quantization import Quantization
+
 MlpLayerType = Literal["dense", "sparse"]
 
 # No model of this family comes near these; a config beyond them is damaged or hostile, and enumerating its tensors
@@ -82,7 +84,7 @@ class Ernie4_5_VLMoeVisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Ernie4_5_VLMoeConfig:
-    """The whole model. eos_token_id lists every id that ends generation."""
+    """The whole model. eos_token_id lists every id that ends generation; quantization says how weights are stored."""
 
     text_config: Ernie4_5_VLMoeTextConfig = field(default_factory=Ernie4_5_VLMoeTextConfig)
     vision_config: Ernie4_5_VLMoeVisionConfig = field(default_factory=Ernie4_5_VLMoeVisionConfig)
@@ -97,6 +99,7 @@ class Ernie4_5_VLMoeConfig:
     pad_token_id: int = 0
     tie_word_embeddings: bool = True
     dtype: str = "bfloat16"
+    quantization: Quantization | None = None
 
     def num_media_tokens(self, grid_thw: tuple[int, int, int]) -> int:
         """Placeholder tokens of a picture (t = 1) or video with this patch grid."""

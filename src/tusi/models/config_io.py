@@ -43,6 +43,7 @@ from tusi.models.config_keys import (
     REFUSED_VISION,
     Refusal,
 )
+from tusi.models.quantization import parse_quantization
 
 
 def load_config(folder: str | Path) -> Ernie4_5_VLMoeConfig:
@@ -260,9 +261,13 @@ def _whole(keys: Keys, text: Ernie4_5_VLMoeTextConfig, vision: Ernie4_5_VLMoeVis
     # The original code knows one placeholder for pictures and videos; transformers gives videos their own. Where the
     # config is silent we take transformers', if the vocabulary has it: the embedding row is overwritten either way.
     video_default = default.video_token_id if default.video_token_id < text.vocab_size else image_token_id
+    keys.seen.add("quantization_config")
+    quantization, reasons = parse_quantization(keys.raw.get("quantization_config"))
+    keys.problems.listed.extend(reasons)
     config = Ernie4_5_VLMoeConfig(
         text_config=text,
         vision_config=vision,
+        quantization=quantization,
         image_token_id=image_token_id,
         image_start_token_id=keys.get("image_start_token_id", as_int, default.image_start_token_id),
         image_end_token_id=keys.get("image_end_token_id", as_int, default.image_end_token_id),

@@ -38,6 +38,8 @@ def _one_of(*values: object) -> Callable[[object], bool]:
     return lambda value: value is None or value in values
 
 
+_QUANTIZED = "this checkpoint is already quantised in a way that is not read here; download the bf16 one"
+
 REFUSED: dict[str, Refusal] = {
     "use_bias": Refusal(_off, "biases in attention and MLP projections are not implemented"),
     "attention_bias": Refusal(_off, "biases in attention projections are not implemented"),
@@ -61,8 +63,8 @@ REFUSED: dict[str, Refusal] = {
     "use_temporal_conv": Refusal(_one_of(True), "a resampler without frame pairing is not implemented"),
     "use_rmsnorm": Refusal(_one_of(True), "LayerNorm in the decoder is not implemented"),
     "cachekv_quant": Refusal(_off, "a checkpoint with calibrated KV-cache quantisation is not implemented"),
-    "quantization_config": Refusal(_off, "this checkpoint is already quantised; download the bf16 one"),
-    "weight_quantize_algo": Refusal(_off, "this checkpoint is already quantised; download the bf16 one"),
+    "weight_quantize_algo": Refusal(_off, _QUANTIZED),
+    "quantization_config": Refusal(_off, _QUANTIZED),  # the one at the top level is read by `quantization`
 }
 
 REFUSED_VISION: dict[str, Refusal] = {

@@ -63,9 +63,14 @@ def fit(
     budget: int,
     context: int,
     num_patches: int,
-    formats: tuple[WeightFormat, ...] = FORMATS,
+    formats: tuple[WeightFormat, ...] | None = None,
 ) -> FitReport:
-    """Compare each precision with the budget, for `context` tokens and a largest picture of `num_patches` patches."""
+    """Compare each precision with the budget, for `context` tokens and a largest picture of `num_patches` patches.
+
+    formats: FORMATS if None, but of a quantised checkpoint only the one that it is stored in.
+    """
+    if formats is None:
+        formats = (config.quantization.weight_format,) if config.quantization else FORMATS
     rows = tuple(_row(config, weight_format, budget, context, num_patches) for weight_format in formats)
     return FitReport(budget=budget, context=context, num_patches=num_patches, rows=rows)
 

@@ -190,7 +190,7 @@ def is_pulled(name: str, revision: str = DEFAULT_REVISION) -> bool:
 def select_files(files: Iterable[RepoFile], name: str) -> tuple[RepoFile, ...]:
     """The files that running the model needs, large ones last. Raises DownloadError if it is no such model."""
     files = tuple(files)
-    wanted = tuple(f for f in files if _is_wanted(f.path))
+    wanted = tuple(f for f in files if is_wanted(f.path))
     names = {f.path for f in wanted}
     if "config.json" not in names or not any(path.endswith(".safetensors") for path in names):
         kinds = sorted({PurePosixPath(f.path).suffix for f in files} - {""})
@@ -202,7 +202,8 @@ def select_files(files: Iterable[RepoFile], name: str) -> tuple[RepoFile, ...]:
     return tuple(sorted(wanted, key=lambda f: (f.size, f.path)))
 
 
-def _is_wanted(path: str) -> bool:
+def is_wanted(path: str) -> bool:
+    """Whether a file is part of a checkpoint: data that is read, never code."""
     # Only the top folder: nothing that a Hub answers can then point outside of the model's folder.
     plain = re.fullmatch(r"[\w][\w.-]*", path) is not None
     return plain and (path in _WANTED_NAMES or path.endswith(_WANTED_SUFFIXES))

@@ -17,6 +17,8 @@ from tusi.core.types import WeightFormat
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.key_table import TensorSpec, tensor_specs
 from tusi.models.parameters import format_of
+from tusi.models.quantization import Quantization
+from tusi.quant.packed import packed_width
 from tusi.quant.weights import DEFAULT_GROUP_SIZE
 
 PROGRAM_BYTES = 200 * 2**20
@@ -85,6 +87,8 @@ def count_parameters(config: Ernie4_5_VLMoeConfig) -> dict[str, int]:
 
 def checkpoint_bytes(config: Ernie4_5_VLMoeConfig) -> int:
     """Size of the published files: bf16, but routers and correction biases float32."""
+    if config.quantization is not None:
+        return sum(_quantized_bytes(spec, config.quantization, on_disk=True) for spec in tensor_specs(config).values())
     return sum(spec.size * (4 if _is_stored_float32(spec) else 2) for spec in tensor_specs(config).values())
 
 
@@ -100,6 +104,23 @@ def weight_bytes(spec: TensorSpec, asked: WeightFormat, group_size: int = DEFAUL
     }[format_of(spec.kind, asked)]
 
 
+def _quantized_bytes(spec: TensorSpec, quantization: Quantization, *, on_disk: bool) -> int:
+    """Bytes of a tensor of a quantised checkpoint: in its files, or resident, where scales are float32."""
+    total = 0
+    for part in spec.parts:
+        group = quantization.group_of(part.disk.removesuffix(".weight"), spec.kind)
+        rows, width = math.prod(part.disk_shape[:-1]), part.disk_shape[-1]
+        if group is None:
+            exact = _is_stored_float32(spec) if on_disk else spec.kind == "exact"
+            total += spec.size // len(spec.parts) * (4 if exact else 2)
+        elif on_disk:
+            words = packed_width(width, group.num_bits)
+            total += rows * (4 * words + 2 * -(-width // group.group_size)) + 16
+        else:
+            total += rows * (-(-width * group.num_bits // 8) + 4 * -(-width // group.group_size))
+    return total
+
+
 def kv_cache_bytes_per_token(config: Ernie4_5_VLMoeConfig, itemsize: int = 2) -> int:
     """Keys and values of all layers for one token; bf16 unless said otherwise."""
     text = config.text_config
@@ -112,7 +133,11 @@ def _weights_by_component(
 ) -> Mapping[str, int]:
     weights: dict[str, int] = {}
     for spec in tensor_specs(config).values():
-        weights[spec.component] = weights.get(spec.component, 0) + weight_bytes(spec, weight_format, group_size)
+        if config.quantization is not None:
+            size = _quantized_bytes(spec, config.quantization, on_disk=False)
+        else:
+            size = weight_bytes(spec, weight_format, group_size)
+        weights[spec.component] = weights.get(spec.component, 0) + size
     return MappingProxyType(weights)
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tusi.core.errors import ConfigError, RequestError
-from tusi.core.types import WeightFormat
+from tusi.core.errors import RequestError
+from tusi.core.types import WeightFormat, WeightFormatChoice
 from tusi.models.attention_metadata import AttentionMetadata, LayerKVCache
 from tusi.models.checkpoint import Checkpoint
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.decoder import TextModel
 from tusi.models.moe import Bool, RoutingRecorder
-from tusi.models.parameters import Parameters, Progress, TensorSource
+from tusi.models.parameters import Parameters, Progress, TensorSource, choose_format
 from tusi.models.resampler import VariableResolutionResamplerModel
 from tusi.models.rope import Positions
 from tusi.models.vision_tower import VisionTransformer
@@ -43,14 +43,15 @@ class Ernie4_5_VLMoeForConditionalGeneration:
     def from_pretrained(
         cls,
         path: str | Path,
-        dtype: WeightFormat = "bf16",
+        dtype: WeightFormatChoice = "auto",
         *,
         group_size: int = DEFAULT_GROUP_SIZE,
         progress: Progress | None = None,
     ) -> Ernie4_5_VLMoeForConditionalGeneration:
         """Load a checkpoint folder, its matrices rounded to `dtype` (see `parameters` for which).
 
-        Raises CheckpointError for a folder that is not a sound checkpoint, ConfigError for an unknown dtype.
+        A quantised checkpoint is loaded as it is stored. Raises CheckpointError for a folder that is not a sound
+        checkpoint, ConfigError for an unknown dtype, or one that a quantised checkpoint is not stored in.
         """
         checkpoint = Checkpoint(path)
         return cls.from_tensors(checkpoint.config, checkpoint, dtype, group_size=group_size, progress=progress)
@@ -60,20 +61,19 @@ class Ernie4_5_VLMoeForConditionalGeneration:
         cls,
         config: Ernie4_5_VLMoeConfig,
         tensors: TensorSource,
-        dtype: WeightFormat = "bf16",
+        dtype: WeightFormatChoice = "auto",
         *,
         group_size: int = DEFAULT_GROUP_SIZE,
         progress: Progress | None = None,
     ) -> Ernie4_5_VLMoeForConditionalGeneration:
         """As `from_pretrained`, from an opened checkpoint or anything that gives tensors by name."""
-        if dtype not in ("fp32", "bf16", "int8", "int4"):
-            raise ConfigError(f"dtype {dtype!r} is unknown; expected fp32, bf16, int8 or int4. Choose one of these.")
-        params = Parameters(tensors, dtype, group_size=group_size, progress=progress)
+        weight_format = choose_format(config, dtype)
+        params = Parameters(tensors, weight_format, group_size=group_size, progress=progress)
         model = params.under("model.")
         embed_tokens = model.weight("language_model.embed_tokens.weight")
         return cls(
             config=config,
-            dtype=dtype,
+            dtype=weight_format,
             embed_tokens=embed_tokens,
             language_model=TextModel.load(model.under("language_model."), config.text_config),
             vision_tower=VisionTransformer.load(model.under("vision_tower."), config.vision_config),

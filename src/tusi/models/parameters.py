@@ -5,11 +5,13 @@ Owns which format each kind of tensor takes:
     asked    decoder matrices   embedding, head   vision tower, resampler   patch embedding   routers, norms, biases
     fp32     fp32               fp32              fp32                      fp32              fp32
     bf16     bf16               bf16              bf16                      bf16              fp32
-    int8     int8               int8              int8                      bf16              fp32
+    int8     int8               bf16              int8                      bf16              fp32
     int4     int4               int8              int8                      bf16              fp32
 
 int4 stops at the decoder: the rest is 4 % of the parameters, its errors reach every token, and a picture is read
-through all 32 vision layers before the decoder can make up for anything. Routers stay float32 because rounding them
+through all 32 vision layers before the decoder can make up for anything. Embedding and head are one step finer than the
+decoder. The quantizer (`quantize`) follows the same table. What a quantised checkpoint stores is taken as it is: codes
+bit for bit, plain matrices in bf16 if stored so and else in fp32. Routers stay float32 because rounding them
 changes which experts are chosen. Knows nothing of the forward pass.
 """
 
@@ -21,9 +23,10 @@ from typing import Protocol
 
 import numpy as np
 
-from tusi.core.errors import CheckpointError
-from tusi.core.types import WeightFormat
+from tusi.core.errors import CheckpointError, ConfigError
+from tusi.core.types import WeightFormat, WeightFormatChoice
 from tusi.kernels import bf16_to_f32
+from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.key_table import Kind, TensorSpec
 from tusi.models.safetensors_io import Array
 from tusi.quant.weights import (
@@ -52,6 +55,12 @@ class TensorSource(Protocol):
 
     def stored_bytes(self, name: str) -> int: ...
 
+    @property
+    def config(self) -> Ernie4_5_VLMoeConfig: ...
+
+    def packed(self, name: str, expert: int | None = None) -> Weight | None:
+        """A matrix that is stored as codes; None for one that is stored plain."""
+
 
 def format_of(kind: Kind, asked: WeightFormat) -> WeightFormat:
     """The format that a tensor of this kind takes when the model is asked for in `asked`; the table above."""
@@ -59,7 +68,26 @@ def format_of(kind: Kind, asked: WeightFormat) -> WeightFormat:
         return "fp32"
     if asked in ("fp32", "bf16") or kind == "matrix":
         return asked
-    return "bf16" if kind == "patch" else "int8"
+    if kind == "patch" or (asked == "int8" and kind in ("embedding", "head")):
+        return "bf16"
+    return "int8"
+
+
+def choose_format(config: Ernie4_5_VLMoeConfig, asked: WeightFormatChoice) -> WeightFormat:
+    """The format in which a checkpoint is loaded. Raises ConfigError if it is stored quantised in another one."""
+    if asked not in ("auto", "fp32", "bf16", "int8", "int4"):
+        raise ConfigError(
+            f"dtype {asked!r} is unknown; expected fp32, bf16, int8 or int4, or auto. Choose one of these."
+        )
+    stored = config.quantization.weight_format if config.quantization else None
+    if asked == "auto":
+        return stored or "bf16"
+    if stored not in (None, asked):
+        raise ConfigError(
+            f"dtype {asked} was asked for, and this checkpoint is stored quantised to {stored}; it is loaded as it is. "
+            f"Ask for auto or {stored}, or take the checkpoint it was made from."
+        )
+    return asked
 
 
 class Parameters:
@@ -88,14 +116,18 @@ class Parameters:
     def weight(self, name: str) -> Weight:
         """A matrix (out, in)."""
         spec = self._source.specs[self._prefix + name]
-        weight = self._make(self._source[spec.name], spec)
+        weight = self._source.packed(spec.name) or self._make(self._source[spec.name], spec)
         self._meter.count(spec)
         return weight
 
     def experts(self, name: str) -> StackedWeight:
         """A stack of E matrices (out, in), converted one by one."""
         spec = self._source.specs[self._prefix + name]
-        stacked = stack_weights(spec.shape[0], lambda e: self._make(self._source.expert(spec.name, e), spec))
+
+        def expert(e: int) -> Weight:
+            return self._source.packed(spec.name, e) or self._make(self._source.expert(spec.name, e), spec)
+
+        stacked = stack_weights(spec.shape[0], expert)
         self._meter.count(spec)
         return stacked
 
@@ -108,8 +140,11 @@ class Parameters:
 
     def _make(self, array: Array, spec: TensorSpec) -> Weight:
         matrix = array if array.dtype == np.uint16 else array.astype(np.float32, copy=False)
+        wanted = format_of(spec.kind, self._asked)
+        if self._source.config.quantization is not None:
+            wanted = "bf16" if array.dtype == np.uint16 else "fp32"
         try:
-            return make_weight(matrix, format_of(spec.kind, self._asked), self._group_size)
+            return make_weight(matrix, wanted, self._group_size)
         except NotFiniteError as error:
             raise CheckpointError(
                 f"{spec.name} holds NaN or infinite values, so it cannot be quantised to {self._asked}. The file is "

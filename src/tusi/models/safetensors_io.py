@@ -38,6 +38,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """The dtypes that weights come in. uint16 means bfloat16 bits throughout the package; true U16 files are refused."""
 
+_READABLE = {**DTYPES, "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
+"""Those, and what packed codes and their shapes are stored in."""
+
 _ITEM_SIZES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
@@ -70,9 +73,9 @@ class SafetensorsFile:
             raise _unreadable(path, error) from error
 
     def read(self, name: str) -> Array:
-        """The tensor, read into an array of its own; only for dtypes in DTYPES."""
+        """The tensor, read into an array of its own; only for dtypes in DTYPES, I32 and I64."""
         info = self.tensors[name]
-        out = np.empty(info.shape, DTYPES[info.dtype])
+        out = np.empty(info.shape, _READABLE[info.dtype])
         try:
             with self.path.open("rb") as file:
                 file.seek(self._data_start + info.begin)

@@ -5,8 +5,8 @@ bfloat16 (uint16 bits) arrays; comes out: `Weight` objects that take and give fl
 
     fp32   weight_NK float32
     bf16   weight_NK uint16, the bits
-    int8   qweight_NK int8, scales_NG float32           value = q * scale of its group, q in -127..127
-    int4   qweight_NB uint8 (low nibble = even column, stored plus 8), scales_NG float32, q in -7..7
+    int8   qweight_NK int8, scales_NG float32           value = q * scale of its group, q in -128..127
+    int4   qweight_NB uint8 (low nibble = even column, stored plus 8), scales_NG float32, q in -8..7
 
 Both integer formats are symmetric, with groups of `group_size` along the input; the last group of a row may be short.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tusi import kernels
-from tusi.core.errors import ConfigError
+from tusi.core.errors import CheckpointError, ConfigError
 from tusi.core.types import WeightFormat
 
 F32 = NDArray[np.float32]
@@ -310,6 +310,12 @@ def pack_int4(q_NK: I8) -> U8:
 def concat_rows(*weights: Weight) -> Weight:
     """One matrix of all output rows, in order; exact in every format. All must agree in format and width."""
     first = weights[0]
+    layouts = [(w.format, w.shape[1], getattr(w, "group_size", 0)) for w in weights]
+    if len(set(layouts)) > 1:
+        raise CheckpointError(
+            f"matrices that are one here are stored unlike each other (format, width, group size: {layouts}). Quantise "
+            "gate and up projections of a layer alike, for example with `tusi quantize`."
+        )
     return first.with_arrays(tuple(np.concatenate(arrays) for arrays in zip(*(w.arrays for w in weights), strict=True)))
 
 

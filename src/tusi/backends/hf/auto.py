@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tusi.backends.hf.arrays import check_device
 from tusi.core.errors import ConfigError
-from tusi.core.types import WeightFormat
+from tusi.core.types import WeightFormatChoice
 
 # trust_remote_code: no code of a checkpoint is ever run. low_cpu_mem_usage, use_safetensors: always so. use_fast: one
 # tokenizer. attn_implementation: one implementation. _attn_...: its old name. local_files_only: nothing is downloaded.
@@ -27,12 +27,12 @@ IGNORED = frozenset(
     }
 )
 
-_WEIGHT_FORMATS: dict[str, WeightFormat] = {
+_WEIGHT_FORMATS: dict[str, WeightFormatChoice] = {
     "float32": "fp32",
     "fp32": "fp32",
     "bfloat16": "bf16",
     "bf16": "bf16",
-    "auto": "bf16",
+    "auto": "auto",
     "int8": "int8",
     "int4": "int4",
 }
@@ -45,12 +45,12 @@ def check_ignored(kwargs: Mapping[str, Any], function: str) -> None:
         raise TypeError(f"{function}() got keyword arguments that are not honoured here: {', '.join(unknown)}")
 
 
-def weight_format(kwargs: dict[str, Any]) -> WeightFormat:
+def weight_format(kwargs: dict[str, Any]) -> WeightFormatChoice:
     """Take dtype (or torch_dtype) out of kwargs. Names and other libraries' dtype objects are read by their names."""
     given = kwargs.pop("torch_dtype", None)
     dtype = kwargs.pop("dtype", given)
     if dtype is None:
-        return "bf16"
+        return "auto"
     name = str(dtype).rpartition(".")[2].strip("'>")
     if name not in _WEIGHT_FORMATS:
         raise ConfigError(

@@ -22,6 +22,7 @@ from tusi.backends.local.stream import LocalStream
 from tusi.core.errors import RequestError
 from tusi.engine.config import EngineConfig
 from tusi.engine.sampling_params import SamplingParams
+from tusi.models.parameters import choose_format
 from tusi.processing.types import ProcessedPrompt
 
 # transformers' own default, kept because scripts rely on the length they get.
@@ -77,7 +78,7 @@ class AutoModelForCausalLM:
         backend = LocalBackend.load(
             path, dtype=dtype, max_model_len=max_model_len, engine_config=engine_config or EngineConfig()
         )
-        return cls(backend, dtype)
+        return cls(backend, choose_format(backend.frontend.config, dtype))
 
     def add_image_preprocess(self, processor: object) -> None:
         """Does nothing: pixels are normalised by the processor here. The quick-start of the model calls it."""

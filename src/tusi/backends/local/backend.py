@@ -25,7 +25,7 @@ from tusi.backends.structured_outputs import GrammarCompiler, MatcherGrammar
 from tusi.chat.detokenizer import IncrementalDetokenizer
 from tusi.chat.stream import StreamParser
 from tusi.chat.tags import RESPONSE_CLOSE, RESPONSE_OPEN, THINK_CLOSE, THINK_OPEN, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
-from tusi.core.types import WeightFormat
+from tusi.core.types import WeightFormatChoice
 from tusi.engine.config import EngineConfig
 from tusi.engine.core import EngineCore
 from tusi.engine.outputs import EngineStats
@@ -67,7 +67,7 @@ class LocalBackend:
         cls,
         model: str | Path,
         *,
-        dtype: WeightFormat = "bf16",
+        dtype: WeightFormatChoice = "auto",
         max_model_len: int | None = None,
         engine_config: EngineConfig = _DEFAULT_ENGINE_CONFIG,
         media_limits: MediaLimits | None = None,

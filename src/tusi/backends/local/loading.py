@@ -17,7 +17,7 @@ from tusi.chat.template import ChatTemplate
 from tusi.chat.tokenizer import Tokenizer, load_tokenizer
 from tusi.core import machine
 from tusi.core.errors import ConfigError
-from tusi.core.types import WeightFormat
+from tusi.core.types import WeightFormatChoice
 from tusi.engine.config import EngineConfig
 from tusi.engine.kv_cache import KVCacheShape, resolve_num_blocks
 from tusi.engine.sampling_params import SamplingParams
@@ -26,7 +26,7 @@ from tusi.models.config_io import load_config
 from tusi.models.hub import resolve_model
 from tusi.models.memory_estimate import estimate_memory
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
-from tusi.models.parameters import Progress
+from tusi.models.parameters import Progress, choose_format
 from tusi.models.random_checkpoint import write_random_checkpoint
 from tusi.processing.cache import MediaCache
 from tusi.processing.limits import MediaLimits
@@ -88,21 +88,22 @@ def load_frontend(
 
 
 def load_weights(
-    folder: Path, *, dtype: WeightFormat, engine_config: EngineConfig, progress: Progress | None = None
+    folder: Path, *, dtype: WeightFormatChoice, engine_config: EngineConfig, progress: Progress | None = None
 ) -> Ernie4_5_VLMoeForConditionalGeneration:
     """Read the weights. Raises ConfigError if they and the KV cache do not fit here, CheckpointError if unsound."""
     config = load_config(folder)
-    estimate = estimate_memory(config, dtype, context=0, batched_tokens=engine_config.max_num_batched_tokens)
+    weight_format = choose_format(config, dtype)
+    estimate = estimate_memory(config, weight_format, context=0, batched_tokens=engine_config.max_num_batched_tokens)
     needed = estimate.total + _kv_cache_bytes(config, engine_config)
     available = machine.memory().available
     if available is not None and needed > available:
         raise ConfigError(
-            f"{folder.name} in {dtype} with max_model_len {engine_config.max_model_len} takes "
+            f"{folder.name} in {weight_format} with max_model_len {engine_config.max_model_len} takes "
             f"{needed / 2**30:.1f} GiB of memory ({estimate.weights_total / 2**30:.1f} of it weights), and "
             f"{available / 2**30:.1f} GiB are free here. Choose a smaller dtype (int8, int4) or max_model_len, close "
             f"other programs, or see what fits with `tusi fit`."
         )
-    return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(folder, dtype, progress=progress)
+    return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(folder, weight_format, progress=progress)
 
 
 def with_model_len(

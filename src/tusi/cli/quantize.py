@@ -1,0 +1,103 @@
+"""`tusi quantize MODEL OUT`: shows what `models.quantize` does."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from tusi.cli.console import size_text, stderr_console, stdout_console
+from tusi.models.hub import resolve_model
+from tusi.models.quantize import quantize_checkpoint
+from tusi.models.quantize_plan import Plan
+
+
+class Format(StrEnum):
+    """The family's names for weight-only quantisation."""
+
+    wint4 = "wint4"
+    wint8 = "wint8"
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help="Folder or pulled model, not yet quantized.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or a stopped run to go on with.")],
+    weight_format: Annotated[Format, typer.Option("--format", help="Bits of the decoder's weights, experts included.")],
+    group_size: Annotated[
+        int, typer.Option(help="Weights that share a scale: 32, or 64 (half a bit less a weight, and coarser).")
+    ] = 32,
+    portable: Annotated[
+        bool,
+        typer.Option(help="Write only what vLLM reads too: whole groups, and no quantized embedding that is tied."),
+    ] = False,
+) -> None:
+    """Quantize a model once, so that it loads faster and fits smaller memory; resumes after a break.
+
+    Reads and writes one tensor at a time. The decoder is rounded with the scale that errs least; embedding and head
+    stay one step finer, routers, norms, biases and the resampler as they are. The table at the end says what became
+    what. Run the same command again after any break.
+
+    \b
+    Examples:
+      tusi quantize baidu/ERNIE-4.5-VL-28B-A3B-Thinking ernie-int4 --format wint4
+      tusi ask photo.jpg "What is on the table?" --model ernie-int4
+      tusi eval drift baidu/ERNIE-4.5-VL-28B-A3B-Thinking ernie-int4
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=stderr_console(), transient=True, disable=not sys.stderr.isatty()) as bar:
+            task = bar.add_task(str(out), total=None)
+            plan = quantize_checkpoint(
+                resolve_model(model),
+                out,
+                bits=4 if weight_format is Format.wint4 else 8,
+                group_size=group_size,
+                portable=portable,
+                progress=lambda name, done, total: bar.update(
+                    task, description=name[-40:], completed=done, total=total
+                ),
+            )
+    except KeyboardInterrupt:
+        print("Stopped. Finished files are kept: run the same command again to go on.", file=sys.stderr)
+        raise
+    _print(plan, group_size)
+    print(out)
+
+
+def _print(plan: Plan, group_size: int) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "was", "is", "tensors", "before", "after", "why"):
+        table.add_column(name, justify="right" if name in ("tensors", "before", "after") else "left")
+    rows = plan.rows()
+    for row in rows:
+        becomes = f"{row.becomes} / {group_size}" if row.becomes.startswith("int") else row.becomes
+        table.add_row(
+            row.component, row.stored_as, becomes, str(row.tensors), size_text(row.source_bytes),
+            size_text(row.nbytes), row.reason,
+        )  # fmt: skip
+    before, after = sum(row.source_bytes for row in rows), sum(row.nbytes for row in rows)
+    table.add_row("all", "", "", str(len(plan.steps)), size_text(before), size_text(after), "", style="bold")
+    stdout_console().print(table)
+    for remark in _remarks(plan, group_size):
+        print(remark, file=sys.stderr)
+
+
+def _remarks(plan: Plan, group_size: int) -> list[str]:
+    """What other programs may stumble over; --portable avoids both."""
+    remarks = []
+    if plan.ragged:
+        remarks.append(
+            f"{plan.ragged} matrices have a width that {group_size} does not divide: their last group is short, which "
+            "Tusi reads and other programs may refuse."
+        )
+    if plan.is_head_tied and any(step.kind == "embedding" and step.bits for step in plan.steps):
+        remarks.append(
+            "The embedding is the head as well and is quantized, which Tusi reads and vLLM does not yet; --portable "
+            "leaves it as it is."
+        )
+    return remarks

@@ -1,0 +1,44 @@
+"""`tusi quantize`: what it prints, and that the folder is one that the other commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.conftest import Run
+
+
+def test_it_says_what_became_what(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "q"
+    code, printed, err = run("quantize", str(tiny_model), str(out), "--format", "wint4")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "text experts bf16 int4 / 32 24 147 kB 42 kB" in lines
+    assert "vision experts bf16 int4 / 32 24 49 kB 15 kB" in lines
+    assert "text routers fp32 fp32 1 2 kB 2 kB always exact" in lines
+    assert "lm head bf16 int8 / 32 1 93 kB 49 kB one step finer" in lines
+    assert lines[-1] == str(out).replace("  ", " ")
+    assert "16 matrices have a width that 32 does not divide" in err
+    code, printed, _ = run("fit", str(out), "--context", "1024", "--image", "64x64")
+    assert code == 0
+    assert "Use: --dtype int4" in printed
+    assert "bf16" not in printed
+
+
+def test_eight_bits_and_groups_of_64(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    code, printed, _ = run("quantize", str(tiny_model), str(tmp_path / "q"), "--format", "wint8", "--group-size", "64")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "text experts bf16 int8 / 64 24 147 kB 77 kB" in lines
+    assert "lm head bf16 bf16 1 93 kB 93 kB one step finer" in lines
+
+
+def test_wrong_use(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    code, _, err = run("quantize", str(tiny_model), str(tmp_path / "q"), "--format", "fp8")
+    assert code == 2
+    assert "'fp8' is not one of 'wint4', 'wint8'" in err
+    code, _, err = run("quantize", str(tiny_model), str(tiny_model), "--format", "wint4")
+    assert code == 2
+    assert "neither an empty folder nor a run of `tusi quantize` that was stopped" in err
+    code, _, err = run("quantize", str(tmp_path / "nothing"), str(tmp_path / "q"), "--format", "wint4")
+    assert code != 0
+    assert "tusi:" in err
