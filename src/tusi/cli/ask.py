@@ -13,9 +13,10 @@ import typer
 from tusi.backends.protocol import Backend
 from tusi.chat.messages import ImagePart, Message, TextPart, VideoPart
 from tusi.cli import options
-from tusi.cli.answering import Answer, answer, append_trace, check_trace_file, remarks, summary
-from tusi.cli.drawing import check_drawable, draw_answer, shapes_as_json
+from tusi.cli.answering import Answer, answer, remarks, summary
+from tusi.cli.drawing import shapes_as_json
 from tusi.cli.media import split_arguments
+from tusi.cli.output_files import OutputFiles
 from tusi.cli.session import AnswerOptions, ModelOptions, make_request, opened_backend, read_schema
 from tusi.cli.tools import ToolChoice, downloaded
 from tusi.cli.writer import AnswerWriter, describe_result
@@ -48,6 +49,8 @@ def ask(
     tools: options.Tools = None,
     trace: options.TraceFile = None,
     draw: options.OutputPicture = None,
+    story: options.StoryPicture = None,
+    font: options.Font = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of streaming text.")] = False,
     allow_private_addresses: options.AllowPrivate = False,
 ) -> None:
@@ -61,18 +64,15 @@ def ask(
       tusi ask photo.jpg "What is on the table?"
       tusi ask before.png after.png "What has changed?" --json
       tusi ask street.jpg "Box all cars, in JSON." --draw cars.png
-      tusi ask map.png "Which street crosses Mill Lane?" --tools zoom --trace run.jsonl
+      tusi ask map.png "Which street crosses Mill Lane?" --tools zoom --story story.png
       tusi ask clip.mp4 "When does the ball land?" --fps 4 --max-frames 64
     """
     media, question = split_arguments(words)
     limits = MediaLimits(allow_private_addresses=allow_private_addresses)
     choice = ToolChoice.of(tools, limits, has_schema=json_schema is not None)
-    if trace is not None:
-        check_trace_file(trace)
-    images = [part for part in media if isinstance(part, ImagePart)]
     _refuse_options_without_use(media, fps=fps, max_frames=max_frames, max_pixels=max_pixels)
-    if draw is not None:
-        check_drawable(draw, images)
+    files = OutputFiles(trace=trace, draw=draw, story=story, font=font)
+    files.check(_images(media))
     kwargs = {"fps": fps, "max_frames": max_frames, "image_max_pixels": max_pixels}
     answer_options = AnswerOptions(
         max_tokens=max_tokens,
@@ -88,21 +88,14 @@ def ask(
         model=model, dtype=dtype, max_model_len=max_model_len, allow_private_addresses=allow_private_addresses
     )
     media = downloaded(media, limits)
-    images = [part for part in media if isinstance(part, ImagePart)]
     messages = make_messages(media, question, system)
     with opened_backend(model_options) as backend:
         request = make_request(backend, messages, answer_options)
-        writer = None if as_json else AnswerWriter(show_thoughts=thoughts)
         offered = choice.tools(backend, messages, request.mm_processor_kwargs)
-        result = answer(backend, request, offered, show=writer)
-    if trace is not None:
-        append_trace(result.trace, trace)
+        result = answer(backend, request, offered, show=None if as_json else AnswerWriter(show_thoughts=thoughts))
     if as_json:
-        print(json.dumps(as_json_object(backend, result, images, limits), ensure_ascii=False, indent=2))
-    lines = remarks(result)
-    if draw is not None:
-        lines += draw_answer(result.choice.content, images, draw, limits)[1]
-    _finish(result, lines, wants_summary=not as_json)
+        print(json.dumps(as_json_object(backend, result, _images(media), limits), ensure_ascii=False, indent=2))
+    _finish(result, remarks(result) + files.write(result, _images(media), limits), wants_summary=not as_json)
 
 
 def _finish(result: Answer, lines: list[str], *, wants_summary: bool) -> None:
@@ -112,6 +105,10 @@ def _finish(result: Answer, lines: list[str], *, wants_summary: bool) -> None:
         print(line, file=sys.stderr)
     if not result.choice.content:
         raise typer.Exit(1)
+
+
+def _images(media: Sequence[ImagePart | VideoPart]) -> list[ImagePart]:
+    return [part for part in media if isinstance(part, ImagePart)]
 
 
 def make_messages(media: Sequence[ImagePart | VideoPart], question: str, system: str | None) -> tuple[Message, ...]:

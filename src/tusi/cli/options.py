@@ -44,6 +44,13 @@ OutputPicture = Annotated[
     Path | None,
     typer.Option(metavar="OUT.png", help="Draw the answer's boxes and points into a copy of the picture."),
 ]
+StoryPicture = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OUT.png", help="Draw one picture of what happened: input, boxes, crops, thoughts, calls and answer."
+    ),
+]
+Font = Annotated[Path | None, typer.Option(metavar="FILE", help="A font for what --story must write, say Chinese.")]
 Tools = Annotated[
     str | None,
     typer.Option(

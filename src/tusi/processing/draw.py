@@ -6,24 +6,26 @@ In: an RGB picture as the model saw it (upright, whole) and shapes in the model'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from tusi.chat.boxes import Box, Point, Shape
+from tusi.processing.text_fonts import font_for
 
-_FONT = Path(__file__).parent / "fonts" / "Roboto-Regular.ttf"
 # Told apart by people who confuse red and green, on dark and on bright pictures (Okabe and Ito's set).
-_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-# Roboto has no Chinese, Japanese or Korean; these are where systems keep a font that has.
-_WIDE_FONTS = (
-    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/google-noto-cjk/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
-    "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
-    "/System/Library/Fonts/PingFang.ttc",
-    "C:/Windows/Fonts/msyh.ttc",
-)
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A shape to be drawn. caption: what its tag says, or fallback where no font here has the caption's characters."""
+
+    shape: Shape
+    caption: str
+    colour: tuple[int, int, int]
+    fallback: str = ""
 
 
 def draw_shapes(image: Image.Image, shapes: Sequence[Shape]) -> Image.Image:
@@ -31,17 +33,32 @@ def draw_shapes(image: Image.Image, shapes: Sequence[Shape]) -> Image.Image:
 
     A label whose characters no font here has is shown by its number alone (1 is the first shape).
     """
+    marks = [
+        Mark(shape, f"{number} {shape.label or ''}", COLOURS[(number - 1) % len(COLOURS)], fallback=str(number))
+        for number, shape in enumerate(shapes, start=1)
+    ]
+    return draw_marks(image, marks)
+
+
+def draw_marks(
+    image: Image.Image, marks: Sequence[Mark], *, font: Path | None = None, min_line: int = 2, min_text: int = 12
+) -> Image.Image:
+    """Return a copy with every mark whose shape lies inside.
+
+    font: a file to write with what Roboto has not. min_line, min_text: pixels of lines and letters at least.
+    """
     result = image.convert("RGB")
     canvas = ImageDraw.Draw(result)
     short_side = min(result.size)
-    line = max(2, short_side // 250)
-    text_size = max(12, short_side // 35)
-    for number, shape in enumerate(shapes, start=1):
-        if not shape.is_inside:
+    line = max(min_line, short_side // 250)
+    text_size = max(min_text, short_side // 35)
+    for mark in marks:
+        if not mark.shape.is_inside:
             continue
-        colour = _COLOURS[(number - 1) % len(_COLOURS)]
-        anchor = _outline(canvas, shape, result.size, colour, line)
-        _tag(canvas, _caption(number, shape, text_size), anchor, colour, result.size)
+        anchor = _outline(canvas, mark.shape, result.size, mark.colour, line)
+        caption = _caption(mark, text_size, font)
+        if caption is not None:
+            _tag(canvas, caption, anchor, mark.colour, result.size)
     return result
 
 
@@ -69,20 +86,12 @@ def _on_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     return x1, y1, max(x1, min(x2, width) - 1), max(y1, min(y2, height) - 1)
 
 
-def _caption(number: int, shape: Shape, text_size: int) -> tuple[str, ImageFont.FreeTypeFont]:
-    text = f"{number} {shape.label}" if shape.label else str(number)
-    text = " ".join(text.split())[:60]
-    for path in (str(_FONT), *_WIDE_FONTS):
-        if Path(path).exists():
-            font = ImageFont.truetype(path, text_size)
-            if _has_glyphs(font, text):
-                return text, font
-    return str(number), ImageFont.truetype(str(_FONT), text_size)
-
-
-def _has_glyphs(font: ImageFont.FreeTypeFont, text: str) -> bool:
-    missing = bytes(font.getmask("\U0010ffff"))
-    return all(char.isspace() or bytes(font.getmask(char)) != missing for char in set(text))
+def _caption(mark: Mark, text_size: int, named: Path | None) -> tuple[str, ImageFont.FreeTypeFont] | None:
+    for text in (" ".join(mark.caption.split())[:60], mark.fallback):
+        font = font_for(text, text_size, named)
+        if text and font is not None:
+            return text, font
+    return None
 
 
 def _tag(
