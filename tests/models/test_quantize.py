@@ -197,7 +197,7 @@ def test_portable_leaves_a_tied_embedding_plain(tmp_path: Path) -> None:
     assert isinstance(Checkpoint(tmp_path / "tied").packed(embedding), Int8Weight)
     assert Checkpoint(tmp_path / "portable").packed(embedding) is None
     assert plan.ragged == 0
-    assert [row.reason for row in plan.rows() if row.component == "token embedding"] == ["vLLM reads it only so"]
+    assert [row.reason for row in plan.rows() if row.component == "token embedding"] == ["plain for vLLM"]
     assert Model.from_pretrained(tmp_path / "portable").embed_tokens.format == "bf16"
 
 

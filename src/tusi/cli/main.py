@@ -25,6 +25,7 @@ COMMANDS = {
     "pull": "Download a model; resumes after a break and checks what it got.",
     "quantize": "Write a model with weights of 4 or 8 bits; resumes after a break.",
     "eval": "Measure a model: accuracy by family and difficulty, with intervals.",
+    "drift": "Compare two models token by token: what quantizing cost.",
     "train": "Train a model by a recipe, or go on with a run.",
     "world": "Look at the small world that tusi-mini learns from.",
     "doctor": "Check this installation and machine; exit 1 if something is broken.",

@@ -46,7 +46,7 @@ def quantize(
     Examples:
       tusi quantize baidu/ERNIE-4.5-VL-28B-A3B-Thinking ernie-int4 --format wint4
       tusi ask photo.jpg "What is on the table?" --model ernie-int4
-      tusi eval drift baidu/ERNIE-4.5-VL-28B-A3B-Thinking ernie-int4
+      tusi drift baidu/ERNIE-4.5-VL-28B-A3B-Thinking ernie-int4
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     try:

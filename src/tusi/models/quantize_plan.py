@@ -30,7 +30,7 @@ _REASONS: dict[Kind, str] = {
     "head": "one step finer",
     "vision": "8 bits at least",
 }
-_PLAIN_ELSEWHERE = "vLLM reads it only so"
+_PLAIN_ELSEWHERE = "plain for vLLM"
 
 
 @dataclass(frozen=True, slots=True)
