@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from PIL import Image
 
 from tests.cli.conftest import Run
 
@@ -18,10 +21,32 @@ def test_it_says_what_became_what(run: Run, tiny_model: Path, tmp_path: Path) ->
     assert "lm head bf16 int8 / 32 1 93 kB 49 kB one step finer" in lines
     assert lines[-1] == str(out).replace("  ", " ")
     assert "16 matrices have a width that 32 does not divide" in err
+    progress = [line for line in err.splitlines() if " of " in line and line.endswith("kB")]
+    assert 5 <= len(progress) <= 10
+    assert len({line.split(" of ")[1] for line in progress}) == 1
+    assert len(set(progress[-1].split(" of "))) == 1  # all of it
     code, printed, _ = run("fit", str(out), "--context", "1024", "--image", "64x64")
     assert code == 0
     assert "Use: --dtype int4" in printed
     assert "bf16" not in printed
+
+
+def test_the_other_commands_run_what_was_written(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "q")
+    assert run("quantize", str(tiny_model), out, "--format", "wint4")[0] == 0
+    Image.new("RGB", (60, 40)).save(tmp_path / "photo.png")
+    question = (str(tmp_path / "photo.png"), "What is it?")
+    code, printed, err = run("ask", *question, "--model", out, "--max-tokens", "8", "--no-thinking", "--json")
+    assert code in (0, 1), err  # 1: a random model may write nothing that is to be shown
+    assert json.loads(printed)["usage"]["completion_tokens"] > 0
+    code, printed, err = run(
+        "eval", "world", "--model", out, "--samples", "1", "--families", "stem", "--max-tokens", "8", "--json"
+    )
+    assert code == 0, err
+    assert json.loads(printed)["stem"]["all"]["failed"] == 0
+    code, _, err = run("ask", *question, "--model", out, "--dtype", "bf16")
+    assert code == 2
+    assert "stored quantised to int4; it is loaded as it is. Ask for auto or int4" in err
 
 
 def test_eight_bits_and_groups_of_64(run: Run, tiny_model: Path, tmp_path: Path) -> None:

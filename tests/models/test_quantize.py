@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration as Model
 from tusi.models.parameters import format_of
 from tusi.models.quantize import quantize_checkpoint
 from tusi.models.quantize_record import RECORD_FILE
-from tusi.models.random_checkpoint import TINY_TEXT, TINY_VISION, tiny_config, write_random_checkpoint
+from tusi.models.random_checkpoint import TINY_TEXT, TINY_VISION, tiny_config, with_layers, write_random_checkpoint
 from tusi.quant.search import Bits, quantize_searched
 from tusi.quant.weights import Int4Weight, Int8Weight
 
@@ -208,6 +209,21 @@ def test_portable_refuses_a_short_last_group(tiny_model: Path, tmp_path: Path) -
     ):
         quantize_checkpoint(tiny_model, tmp_path / "q", bits=4, portable=True)
     assert not (tmp_path / "q").exists()
+
+
+def test_memory_is_that_of_a_few_tensors(tmp_path: Path) -> None:
+    text = replace(TINY_TEXT, hidden_size=192, moe_num_experts=16, moe_intermediate_size=(256, 128))
+    source = write_random_checkpoint(tmp_path / "m", config=tiny_config(text=with_layers(text, 3)))
+    size = (source / SINGLE_FILE).stat().st_size
+    tracemalloc.start()
+    try:
+        plan = quantize_checkpoint(source, tmp_path / "q", bits=4)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    largest = max(step.source_bytes for step in plan.steps)
+    assert size > 50 * largest
+    assert peak < 10 * largest + 2_000_000  # the search's blocks and the lists of tensors
 
 
 def stop_after_first_file(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tusi.core.errors import ConfigError
+from tusi.core.errors import CheckpointError, ConfigError
 from tusi.core.types import WeightFormat
 from tusi.kernels import reference
 from tusi.quant.weights import (
@@ -108,6 +108,18 @@ def test_rows_join_split_and_stack_exactly(format_: WeightFormat) -> None:
     assert stacked.nbytes == 3 * a.nbytes
     for e in range(3):
         np.testing.assert_array_equal(stacked[e].to_f32(), make_weight(matrix(4, 33, e), format_).to_f32())
+
+
+@pytest.mark.parametrize("other", ["int8", "group", "width"])
+def test_rows_that_are_stored_unlike_each_other_are_not_joined(other: str) -> None:
+    first = make_weight(np.ones((2, 64), np.float32), "int4", 32)
+    second = {
+        "int8": make_weight(np.ones((2, 64), np.float32), "int8", 32),
+        "group": make_weight(np.ones((2, 64), np.float32), "int4", 64),
+        "width": make_weight(np.ones((2, 32), np.float32), "int4", 32),
+    }[other]
+    with pytest.raises(CheckpointError, match=r"stored unlike each other .* Quantise gate and up projections .* alike"):
+        concat_rows(first, second)
 
 
 def test_bytes_are_those_of_the_layout() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -48,25 +50,40 @@ def quantize(
       tusi ask photo.jpg "What is on the table?" --model ernie-int4
       tusi drift baidu/ERNIE-4.5-VL-28B-A3B-Thinking ernie-int4
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=stderr_console(), transient=True, disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(str(out), total=None)
+        with _progress() as show:
             plan = quantize_checkpoint(
                 resolve_model(model),
                 out,
                 bits=4 if weight_format is Format.wint4 else 8,
                 group_size=group_size,
                 portable=portable,
-                progress=lambda name, done, total: bar.update(
-                    task, description=name[-40:], completed=done, total=total
-                ),
+                progress=show,
             )
     except KeyboardInterrupt:
         print("Stopped. Finished files are kept: run the same command again to go on.", file=sys.stderr)
         raise
     _print(plan, group_size)
     print(out)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal, a line every tenth elsewhere; both on standard error."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    is_terminal = sys.stderr.isatty()
+    shown = 0
+    with Progress(*columns, console=stderr_console(), transient=True, disable=not is_terminal) as bar:
+        task = bar.add_task("quantizing", total=None)
+
+        def show(name: str, done: int, total: int) -> None:
+            nonlocal shown
+            bar.update(task, description=name[-40:], completed=done, total=total)
+            if not is_terminal and (tenths := done * 10 // max(1, total)) > shown:
+                shown = tenths
+                print(f"{size_text(done)} of {size_text(total)}", file=sys.stderr)
+
+        yield show
 
 
 def _print(plan: Plan, group_size: int) -> None:
