@@ -32,7 +32,7 @@ TEXT = Ernie4_5_VLMoeTextConfig(
     vocab_size=VOCAB_SIZE,
     hidden_size=192,
     intermediate_size=512,
-    num_hidden_layers=6,
+    num_hidden_layers=4,
     num_attention_heads=6,
     num_key_value_heads=2,
     head_dim=32,
@@ -42,7 +42,7 @@ TEXT = Ernie4_5_VLMoeTextConfig(
     moe_intermediate_size=(128, 48),
     moe_k=2,
     moe_num_shared_experts=2,
-    mlp_layer_types=("dense", "sparse", "sparse", "sparse", "sparse", "sparse"),
+    mlp_layer_types=("dense", "sparse", "sparse", "sparse"),
 )
 VISION = Ernie4_5_VLMoeVisionConfig(depth=4, hidden_size=128, intermediate_size=512, num_heads=4)
 

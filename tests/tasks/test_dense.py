@@ -7,38 +7,12 @@ import re
 import numpy as np
 
 from tusi.tasks.world import generate
-from tusi.tasks.world.dense import IGNORED_CELL, caption, cell_classes, cell_labels, dense_questions, dense_scene
+from tusi.tasks.world.dense import caption, dense_questions, dense_scene
 from tusi.tasks.world.sample import ObjectAnnotation
 
 
 def thing(concept: str, bbox: tuple[int, int, int, int], colour: str | None = None) -> ObjectAnnotation:
     return ObjectAnnotation(concept, "twitter", colour, bbox)
-
-
-def test_a_cell_shows_what_covers_its_middle() -> None:
-    # Four by four cells of 250 units: the cat covers the middles of the top left quarter, the circle only touches.
-    labels = cell_labels([thing("cat", (0, 0, 480, 490)), thing("circle", (760, 760, 820, 820), "red")], 112, 112)
-    grid = labels.reshape(4, 4)
-    cat, circle = cell_classes().index("cat"), cell_classes().index("red circle")
-    assert (grid[:2, :2] == cat).all()
-    assert grid[3, 3] == circle
-    assert (grid == 0).sum() == 11
-
-
-def test_a_cell_that_is_half_covered_teaches_nothing() -> None:
-    grid = cell_labels([thing("cat", (0, 0, 340, 250))], 112, 112).reshape(4, 4)
-    assert grid[0, 0] == cell_classes().index("cat")
-    assert grid[0, 1] == IGNORED_CELL
-    assert (grid[1:] == 0).all()
-
-
-def test_every_object_of_a_scene_has_a_cell() -> None:
-    for seed in range(20):
-        scene = dense_scene(seed, 1 + seed % 5, "en")
-        labels = cell_labels(scene.objects, *scene.pixels.shape[:2])
-        assert labels.size == scene.pixels.shape[0] // 28 * (scene.pixels.shape[1] // 28)
-        shown = {cell_classes()[label] for label in np.unique(labels) if label > 0}
-        assert shown == {t.concept if t.concept in cell_classes() else f"{t.colour} {t.concept}" for t in scene.objects}
 
 
 def test_a_scene_repeats_itself_and_asks_for_everything_first() -> None:

@@ -21,7 +21,7 @@ class SyntheticSource:
         self._config = load_config(folder)
         self._seed = seed
         self._period = period
-        self.ids = TokenIds(pad=0, image=self._config.image_token_id, video=self._config.video_token_id)
+        self.ids = TokenIds(image=self._config.image_token_id, video=self._config.video_token_id)
 
     def batch(self, index: int) -> Batch:
         rng = np.random.default_rng([self._seed, index % self._period])

@@ -11,6 +11,7 @@ from tusi.backends.local.loading import Frontend, load_frontend
 from tusi.chat.messages import ImagePart, Message, TextPart, ToolCall
 from tusi.chat.tool_schemas import TOOL_SCHEMAS
 from tusi.core.errors import ConfigError, RequestError
+from tusi.tasks.world.cells import target_sizes
 from tusi.tasks.world.generate import FAMILIES, generate
 from tusi.tasks.world.messages import sample_to_messages
 from tusi.train.collate import TokenIds
@@ -100,25 +101,29 @@ def data(*tasks: str) -> DataSection:
 
 def test_a_batch_is_a_function_of_its_number(frontend: Frontend, encoder: Encoder) -> None:
     def source(seed: int) -> ConversationSource:
-        ids = TokenIds(pad=0, image=frontend.config.image_token_id, video=frontend.config.video_token_id)
+        ids = TokenIds(image=frontend.config.image_token_id, video=frontend.config.video_token_id)
         return ConversationSource(data("dense", "grounding"), encoder, ids, seed=seed, split="train", ramp_batches=0)
 
     first, again, other = source(1).batch(5), source(1).batch(5), source(2).batch(5)
     assert all(np.array_equal(first.inputs[name], again.inputs[name]) for name in first.inputs)
-    assert np.array_equal(first.labels_BS, again.labels_BS)
-    assert first.labels_BS.shape != other.labels_BS.shape or not np.array_equal(first.labels_BS, other.labels_BS)
+    assert np.array_equal(first.labels_T, again.labels_T)
+    assert not np.array_equal(first.labels_T, other.labels_T)
 
 
-def test_cells_match_the_tokens_of_their_pictures(frontend: Frontend) -> None:
-    source = CellSource(data("dense"), frontend.processor, seed=1, split="train", ramp_batches=0)
+@pytest.mark.parametrize("task", ["dense", "stem", "zoom"])
+def test_cells_match_the_tokens_of_their_pictures(frontend: Frontend, task: str) -> None:
+    source = CellSource(data(task), frontend.processor, seed=1, split="train", ramp_batches=0)
     batch = source.batch(0)
-    assert len(batch.labels_C) == int(batch.inputs["image_grid_thw"].prod(dim=1).sum()) // 4
+    assert batch.labels_CL.shape == (batch.inputs["image_grid_thw"].prod(dim=1).sum() // 4, len(target_sizes()))
     assert batch.num_samples == 3
-    assert 0 < batch.num_targets <= len(batch.labels_C)
+    assert 0 < batch.num_targets <= batch.labels_CL.numel()
+
+
+def test_cells_are_of_pictures_only(frontend: Frontend) -> None:
+    with pytest.raises(ConfigError, match=r"data.sources name video; there are dense, grounding, reasoning"):
+        CellSource(data("video"), frontend.processor, seed=1, split="train", ramp_batches=0)
 
 
 def test_an_unknown_task_is_named_with_those_there_are(encoder: Encoder) -> None:
-    with pytest.raises(ConfigError, match=r"data.sources name chess; there are dense, reasoning"):
-        ConversationSource(
-            data("chess"), encoder, TokenIds(pad=0, image=1, video=2), seed=1, split="train", ramp_batches=0
-        )
+    with pytest.raises(ConfigError, match=r"data.sources name chess; there are dense, grounding, reasoning"):
+        ConversationSource(data("chess"), encoder, TokenIds(image=1, video=2), seed=1, split="train", ramp_batches=0)

@@ -87,23 +87,6 @@ def test_vision_experts_learn_nothing_without_the_second_mask(checkpoint: Path) 
     assert all(g is None for g in gradients)
 
 
-def test_the_loss_is_the_mean_over_learnt_tokens_however_they_are_batched(checkpoint: Path) -> None:
-    model = load_model(checkpoint, random_init=False, seed=0).eval()
-    batch = SyntheticSource(checkpoint).batch(0)
-    whole = SupervisedObjective(model).loss(batch)
-    text_row = Batch(
-        {k: v[..., 2:3, :] for k, v in batch.inputs.items() if v.ndim < 4 and "pix" not in k and "grid" not in k},
-        batch.labels_BS[2:3],
-    )
-    alone = SupervisedObjective(model).loss(text_row)
-    assert whole.num_targets == 18
-    assert alone.num_targets == 6
-    full_logits = model(**batch.inputs).logits[2:3, :-1].log_softmax(-1)
-    targets = batch.labels_BS[2:3, 1:]
-    by_hand = -full_logits.gather(-1, targets.clamp(min=0)[..., None])[..., 0][targets != -100].sum()
-    torch.testing.assert_close(alone.loss, by_hand, rtol=1e-4, atol=1e-4)
-
-
 def test_an_interrupted_and_a_stopped_run_go_on_with_the_same_losses(checkpoint: Path, tmp_path: Path) -> None:
     make_trainer(make_recipe(checkpoint, tmp_path / "whole")).run()
     interrupted = make_trainer(make_recipe(checkpoint, tmp_path / "parts"))

@@ -42,11 +42,12 @@ def train(
 
 
 def _stop_on_interrupt(request_stop: Callable[[], None]) -> None:
-    """The first Ctrl-C lets the step finish, the second one interrupts it."""
+    """The first Ctrl-C or SIGTERM lets the step finish, the second one interrupts it."""
 
-    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.default_int_handler)
         stderr_console().print("stopping after this step; Ctrl-C again to stop at once")
         request_stop()
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)

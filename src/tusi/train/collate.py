@@ -1,4 +1,4 @@
-"""Training examples to one padded batch with the arguments of transformers' forward, both token-type masks included.
+"""Training examples to one packed row with the arguments of transformers' forward, both token-type masks included.
 
 Without `moe_mm_token_type_ids` transformers sends every token to the text experts, and says nothing.
 """
@@ -18,74 +18,74 @@ from tusi.train.encode import IGNORE, TrainExample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenIds:
-    """Ids of the checkpoint at hand: padding, and the two placeholders by which transformers tells media apart."""
+    """The two placeholders of the checkpoint at hand, by which transformers tells media apart."""
 
-    pad: int
     image: int
     video: int
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """inputs: keyword arguments of the model's forward. labels_BS: IGNORE where nothing is learnt (not shifted)."""
+    """One packed row. inputs: keyword arguments of the model's forward. labels_T: what is learnt, not shifted.
+
+    IGNORE stands elsewhere and at the first token of each example, which has nothing before it to be predicted from.
+    """
 
     inputs: dict[str, torch.Tensor]
-    labels_BS: torch.Tensor
+    labels_T: torch.Tensor
 
     @property
     def num_samples(self) -> int:
-        """Rows."""
-        return len(self.labels_BS)
+        """Examples in the row."""
+        return len(self.inputs["cu_seq_lens_q"]) - 1
 
     @property
     def num_targets(self) -> int:
-        """Tokens that the loss is taken over (the first of a row has nothing before it to be predicted from)."""
-        return int((self.labels_BS[:, 1:] != IGNORE).sum())
+        """Tokens that the loss is taken over."""
+        return int((self.labels_T != IGNORE).sum())
 
 
 @dataclass(frozen=True, slots=True)
 class CellBatch:
-    """Pictures only. labels_C: what each merged cell shows, picture by picture; IGNORE where it is unclear."""
+    """Pictures only. labels_CL: L facts of each merged cell, picture by picture; IGNORE where there is none."""
 
     inputs: dict[str, torch.Tensor]
-    labels_C: torch.Tensor
+    labels_CL: torch.Tensor
     num_samples: int
 
     @property
     def num_targets(self) -> int:
-        """Cells that the loss is taken over."""
-        return int((self.labels_C != IGNORE).sum())
+        """Facts that the loss is taken over."""
+        return int((self.labels_CL != IGNORE).sum())
 
 
 def collate(examples: Sequence[TrainExample], ids: TokenIds) -> Batch:
-    """Pad on the right to the longest of B examples. position_ids: [3, B, S] rows t, h, w, from our processor."""
-    size = max(len(e.prompt.input_ids) for e in examples)
-    rows = len(examples)
-    input_ids_BS = np.full((rows, size), ids.pad, np.int64)
-    attention_BS = np.zeros((rows, size), np.int64)
-    labels_BS = np.full((rows, size), IGNORE, np.int64)
-    mm_BS = np.zeros((rows, size), np.int64)
-    moe_BS = np.zeros((rows, size), np.int64)
-    positions_3BS = np.zeros((3, rows, size), np.int64)
-    for row, example in enumerate(examples):
-        prompt = example.prompt
-        length = len(prompt.input_ids)
-        input_ids_BS[row, :length] = _with_placeholders(prompt.input_ids, prompt.mm_token_type_ids, ids)
-        attention_BS[row, :length] = 1
-        labels_BS[row, :length] = example.labels
-        mm_BS[row, :length] = prompt.mm_token_type_ids
-        moe_BS[row, :length] = prompt.moe_mm_token_type_ids
-        positions_3BS[:, row, :length] = prompt.position_ids
+    """One row of T tokens, example after example, without padding.
+
+    position_ids: [3, 1, T] rows t, h, w, from our processor, beginning anew with each example.
+    cu_seq_lens_q: [B + 1] the borders of the examples, which attention does not cross (`packed_attention`).
+    """
+    prompts = [example.prompt for example in examples]
+    input_ids = [_with_placeholders(p.input_ids, p.mm_token_type_ids, ids) for p in prompts]
+    borders = np.cumsum([0, *map(len, input_ids)])
+    labels_T = np.concatenate([example.labels for example in examples])
+    labels_T[borders[:-1]] = IGNORE
     inputs = {
-        "input_ids": torch.from_numpy(input_ids_BS),
-        "attention_mask": torch.from_numpy(attention_BS),
-        "mm_token_type_ids": torch.from_numpy(mm_BS),
-        "moe_mm_token_type_ids": torch.from_numpy(moe_BS),
-        "position_ids": torch.from_numpy(positions_3BS),
+        "input_ids": torch.from_numpy(np.concatenate(input_ids)[None]),
+        "mm_token_type_ids": _row([p.mm_token_type_ids for p in prompts]),
+        "moe_mm_token_type_ids": _row([p.moe_mm_token_type_ids for p in prompts]),
+        "position_ids": torch.from_numpy(
+            np.concatenate([p.position_ids for p in prompts], axis=1)[:, None].astype(np.int64)
+        ),
+        "cu_seq_lens_q": torch.from_numpy(borders),
     }
     inputs |= _media(examples, "image", "pixel_values", "image_grid_thw")
     inputs |= _media(examples, "video", "pixel_values_videos", "video_grid_thw")
-    return Batch(inputs, torch.from_numpy(labels_BS))
+    return Batch(inputs, torch.from_numpy(labels_T))
+
+
+def _row(arrays: Sequence[NDArray[np.int32]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(arrays)[None].astype(np.int64))
 
 
 def _with_placeholders(input_ids: Sequence[int], mm_T: NDArray[np.int32], ids: TokenIds) -> NDArray[np.int64]:

@@ -6,8 +6,9 @@ the resampler alone, on what stands in each merged cell of a picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.nn import functional
@@ -15,6 +16,8 @@ from transformers import Ernie4_5_VLMoeForConditionalGeneration
 
 from tusi.train.collate import Batch, CellBatch
 from tusi.train.encode import IGNORE
+
+MEDIA_INPUTS = {"pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +74,34 @@ class SupervisedObjective:
 
     def loss(self, batch: Batch) -> LossSums:
         """Logits are computed at learnt positions only: most of a sequence is prompt."""
-        hidden_BSD = self._model.model(**batch.inputs, use_cache=False).last_hidden_state
-        targets_BS = batch.labels_BS[:, 1:]
-        is_learnt_BS = targets_BS != IGNORE
-        logits_TV = self._model.lm_head(hidden_BSD[:, :-1][is_learnt_BS]).float()
-        return _cross_entropy(logits_TV, targets_BS[is_learnt_BS])
+        hidden_TD = self._model.model(**self._with_features(batch.inputs), use_cache=False).last_hidden_state[0]
+        targets_T = batch.labels_T[1:]
+        is_learnt_T = targets_T != IGNORE
+        logits_LV = self._model.lm_head(hidden_TD[:-1][is_learnt_T]).float()
+        return _cross_entropy(logits_LV, targets_T[is_learnt_T])
+
+    def _with_features(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Pictures and clips encoded ahead, since the row's borders are not theirs."""
+        rest = {name: value for name, value in inputs.items() if name not in MEDIA_INPUTS}
+        model, features = self._model.model, {}
+        if "pixel_values" in inputs:
+            features["image"] = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
+        if "pixel_values_videos" in inputs:
+            features["video"] = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
+        return {**rest, "mm_encoder_outputs": features}
 
 
 class CellObjective:
-    """Classifies what each merged cell of a picture shows (`CellBatch`) with a head that is thrown away afterwards.
+    """Tells what each merged cell of a picture shows (`CellBatch`) with a head that is thrown away afterwards.
 
-    A vision tower that starts from nothing learns to tell objects apart this way many times faster than through words.
+    A vision tower that starts from nothing learns to tell objects apart, and where they are, many times faster this way
+    than through words. sizes: how many values each of a cell's facts takes.
     """
 
-    def __init__(self, model: Ernie4_5_VLMoeForConditionalGeneration, *, num_classes: int) -> None:
+    def __init__(self, model: Ernie4_5_VLMoeForConditionalGeneration, *, sizes: Sequence[int]) -> None:
         self._model = model.model
-        head = torch.nn.Linear(model.lm_head.in_features, num_classes)
+        self._sizes = list(sizes)
+        head = torch.nn.Linear(model.lm_head.in_features, sum(sizes))
         self._module = torch.nn.ModuleDict(
             {"vision_tower": self._model.vision_tower, "resampler_model": self._model.resampler_model, "head": head}
         )
@@ -97,11 +112,16 @@ class CellObjective:
         return self._module
 
     def loss(self, batch: CellBatch) -> LossSums:
-        """Cells without a label are left out."""
+        """Facts without a label are left out."""
         features = self._model.get_image_features(batch.inputs["pixel_values"], batch.inputs["image_grid_thw"])
-        features_CD = torch.cat(list(features.pooler_output))
-        is_learnt_C = batch.labels_C != IGNORE
-        return _cross_entropy(self._module["head"](features_CD[is_learnt_C]).float(), batch.labels_C[is_learnt_C])
+        logits_CV = self._module["head"](torch.cat(list(features.pooler_output))).float()
+        facts = zip(logits_CV.split(self._sizes, dim=1), batch.labels_CL.T, strict=True)
+        sums = [_cross_entropy(logits[labels != IGNORE], labels[labels != IGNORE]) for logits, labels in facts]
+        return LossSums(
+            torch.stack([s.loss for s in sums]).sum(),
+            sum(s.num_correct for s in sums),
+            sum(s.num_targets for s in sums),
+        )
 
 
 def _cross_entropy(logits_TV: torch.Tensor, targets_T: torch.Tensor) -> LossSums:

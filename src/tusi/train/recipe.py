@@ -55,11 +55,13 @@ class DataSection(Section):
 
 
 class OptimSection(Section):
-    """AdamW with a cosine schedule. gate_lr_ratio and vit_lr_ratio scale the learning rate of routers and vision tower.
+    """Optimizer and cosine schedule. gate_lr_ratio and vit_lr_ratio scale the rate of routers and vision tower.
 
+    name: `adamw`, or `muon` for the hidden matrices with AdamW for the rest; betas[1] is then Muon's momentum.
     lr falls from its peak after warmup_steps to min_lr at max_steps.
     """
 
+    name: Literal["adamw", "muon"] = "adamw"
     lr: float = Field(gt=0)
     min_lr: float = Field(0.0, ge=0)
     warmup_steps: int = Field(100, ge=0)

@@ -13,12 +13,13 @@ from pathlib import Path
 from transformers import Ernie4_5_VLMoeForConditionalGeneration
 
 from tusi.backends.local.loading import Frontend, load_frontend
-from tusi.tasks.world.dense import cell_classes
+from tusi.tasks.world.cells import target_sizes
 from tusi.train.collate import Batch, CellBatch, TokenIds
 from tusi.train.curves import plot_curves
 from tusi.train.encode import Encoder
 from tusi.train.model import export_checkpoint, load_model
 from tusi.train.objectives import CellObjective, SupervisedObjective
+from tusi.train.packed import use_packed_rows
 from tusi.train.recipe import Recipe
 from tusi.train.sources import CellSource, ConversationSource
 from tusi.train.trainer import Progress, Trainer
@@ -38,6 +39,7 @@ def run_recipe(recipe: Recipe, *, on_start: Callable[[Callable[[], None]], None]
     if recipe.objective == "cells":
         trainer = _cell_trainer(recipe, frontend, model)
     else:
+        use_packed_rows(model)
         trainer = _trainer(recipe, frontend, model)
     if on_start is not None:
         on_start(trainer.request_stop)
@@ -50,7 +52,7 @@ def run_recipe(recipe: Recipe, *, on_start: Callable[[Callable[[], None]], None]
 def _trainer(recipe: Recipe, frontend: Frontend, model: Ernie4_5_VLMoeForConditionalGeneration) -> Trainer[Batch]:
     data, config = recipe.data, frontend.config
     encoder = Encoder(frontend.template, frontend.processor, frontend.tokenizer, max_tokens=data.max_tokens)
-    ids = TokenIds(pad=config.pad_token_id, image=config.image_token_id, video=config.video_token_id)
+    ids = TokenIds(image=config.image_token_id, video=config.video_token_id)
     ramp = data.ramp_steps * recipe.optim.accumulation_steps
     train = ConversationSource(data, encoder, ids, seed=recipe.seed, split="train", ramp_batches=ramp)
     held_out = ConversationSource(data, encoder, ids, seed=recipe.seed, split="eval", ramp_batches=0)
@@ -63,7 +65,7 @@ def _cell_trainer(
     ramp = recipe.data.ramp_steps * recipe.optim.accumulation_steps
     train = CellSource(recipe.data, frontend.processor, seed=recipe.seed, split="train", ramp_batches=ramp)
     held_out = CellSource(recipe.data, frontend.processor, seed=recipe.seed, split="eval", ramp_batches=0)
-    return Trainer(recipe, CellObjective(model, num_classes=len(cell_classes())), train, held_out)
+    return Trainer(recipe, CellObjective(model, sizes=target_sizes()), train, held_out)
 
 
 def _export(recipe: Recipe, model: Ernie4_5_VLMoeForConditionalGeneration) -> None:

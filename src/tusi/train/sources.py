@@ -6,23 +6,28 @@ A recipe's sources are mixed by weight; the hardest allowed difficulty rises ove
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tusi.chat.messages import Message, TextPart
 from tusi.chat.prompt import MediaSegment
 from tusi.core.errors import ConfigError
-from tusi.tasks.world.dense import DenseScene, cell_labels, dense_scene
+from tusi.tasks.world.cells import cell_targets
+from tusi.tasks.world.dense import DenseScene, dense_scene
 from tusi.tasks.world.generate import FAMILIES, generate
 from tusi.tasks.world.messages import media_part, sample_to_messages
-from tusi.tasks.world.sample import Language
+from tusi.tasks.world.sample import Clip, Language, ObjectAnnotation, Pixels, TextAnnotation
 from tusi.tasks.world.splits import Split
 from tusi.train.collate import Batch, CellBatch, TokenIds, collate
 from tusi.train.encode import Conversation, Encoder, PromptProcessor
 from tusi.train.recipe import DataSection, SourceSection
 
 DENSE = "dense"
+MERGE = 2
+"""Patches that a merged cell is wide."""
 
 
 class ConversationSource:
@@ -31,11 +36,7 @@ class ConversationSource:
     def __init__(
         self, data: DataSection, encoder: Encoder, ids: TokenIds, *, seed: int, split: Split, ramp_batches: int
     ) -> None:
-        unknown = sorted({source.task for source in data.sources} - {DENSE, *FAMILIES})
-        if unknown:
-            raise ConfigError(
-                f"data.sources name {', '.join(unknown)}; there are {', '.join((DENSE, *FAMILIES))}. Name one of these."
-            )
+        _refuse_unknown(data.sources, {DENSE, *FAMILIES})
         self._data = data
         self._encoder = encoder
         self._ids = ids
@@ -62,12 +63,23 @@ class ConversationSource:
         return Conversation(messages=(*messages, *sample.trace), tools=tuple(tools))
 
 
+@dataclass(frozen=True, slots=True)
+class _Annotated:
+    """A picture and what is known to stand in it; is_complete if nothing else does."""
+
+    pixels: Pixels
+    objects: tuple[ObjectAnnotation, ...]
+    texts: tuple[TextAnnotation, ...]
+    is_complete: bool
+
+
 class CellSource:
-    """Batches of dense pictures with what stands in each merged cell."""
+    """Batches of pictures with what stands in each merged cell: dense pictures and those of the families."""
 
     def __init__(
         self, data: DataSection, processor: PromptProcessor, *, seed: int, split: Split, ramp_batches: int
     ) -> None:
+        _refuse_unknown(data.sources, {DENSE, *FAMILIES} - {"video"})
         self._data = data
         self._processor = processor
         self._seed = seed
@@ -77,19 +89,34 @@ class CellSource:
     def batch(self, index: int) -> CellBatch:
         """Batch number index."""
         size = self._data.samples_per_batch
-        scenes = [self._scene(index * size + row, index) for row in range(size)]
-        prompt = self._processor.process([MediaSegment(media_part(scene.pixels)) for scene in scenes])
-        labels = [cell_labels(scene.objects, *scene.pixels.shape[:2]) for scene in scenes]
+        pictures = [self._picture(index * size + row, index) for row in range(size)]
+        prompt = self._processor.process([MediaSegment(media_part(picture.pixels)) for picture in pictures])
+        targets = [_targets(p, item.grid_thw) for p, item in zip(pictures, prompt.media, strict=True)]
         inputs = {
             "pixel_values": torch.from_numpy(np.concatenate([item.pixel_values for item in prompt.media])),
             "image_grid_thw": torch.tensor([item.grid_thw for item in prompt.media]),
         }
-        return CellBatch(inputs, torch.from_numpy(np.concatenate(labels)), num_samples=len(scenes))
+        return CellBatch(inputs, torch.from_numpy(np.concatenate(targets)), num_samples=len(pictures))
 
-    def _scene(self, number: int, batch_index: int) -> DenseScene:
+    def _picture(self, number: int, batch_index: int) -> _Annotated:
         rng = np.random.default_rng([self._seed, number])
-        difficulty = _drawn_difficulty(self._data.sources[0], rng, batch_index, self._ramp_batches)
-        return dense_scene(number, difficulty, "en", split=self._split, num_turns=1)
+        source = _drawn_source(self._data.sources, rng)
+        difficulty = _drawn_difficulty(source, rng, batch_index, self._ramp_batches)
+        if source.task == DENSE:
+            scene = dense_scene(number, difficulty, "en", split=self._split, num_turns=1)
+            return _Annotated(scene.pixels, scene.objects, scene.texts, is_complete=True)
+        sample = generate(source.task, difficulty, "en", number, self._split)
+        (pixels,) = sample.media
+        assert not isinstance(pixels, Clip), "sources with clips are refused"
+        # Bars, lines and gears are in no annotation.
+        return _Annotated(pixels, sample.objects, sample.texts, is_complete=False)
+
+
+def _targets(picture: _Annotated, grid_thw: tuple[int, int, int]) -> NDArray[np.int64]:
+    _, height, width = grid_thw
+    return cell_targets(
+        picture.objects, picture.texts, height // MERGE, width // MERGE, is_complete=picture.is_complete
+    )
 
 
 def dense_conversation(scene: DenseScene) -> Conversation:
@@ -100,6 +127,14 @@ def dense_conversation(scene: DenseScene) -> Conversation:
         messages.append(Message(role="user", content=(*media, TextPart(turn.question))))
         messages.append(Message(role="assistant", content=(TextPart(turn.answer),)))
     return Conversation(messages=tuple(messages))
+
+
+def _refuse_unknown(sources: Sequence[SourceSection], known: set[str]) -> None:
+    unknown = sorted({source.task for source in sources} - known)
+    if unknown:
+        raise ConfigError(
+            f"data.sources name {', '.join(unknown)}; there are {', '.join(sorted(known))}. Name one of these."
+        )
 
 
 def _drawn_source(sources: Sequence[SourceSection], rng: np.random.Generator) -> SourceSection:

@@ -30,17 +30,26 @@ GROUNDS: tuple[Rgb, ...] = (
 )  # fmt: skip
 
 
+# Light falls on every ground from one side: warmer to the right, greener downwards, by at most so much of 255.
+LIGHT_ACROSS: Rgb = (40, 0, -40)
+LIGHT_DOWN: Rgb = (-20, 40, -20)
+GRAIN = 13
+"""How many levels of grey grain has."""
+
+
 @lru_cache(maxsize=512)
-def _ground(top: Rgb, bottom: Rgb, width: int, height: int) -> Pixels:
-    ramp = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    rows = np.asarray(top, np.float32) * (1 - ramp) + np.asarray(bottom, np.float32) * ramp
-    return np.ascontiguousarray(np.broadcast_to(rows.round(), (height, width, 3)).astype(np.uint8))
+def _ground(colour: Rgb, width: int, height: int) -> Pixels:
+    """A lit ground. Rotary positions are relative: on an even ground no patch could tell where in the picture it is."""
+    across = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :, None] * np.asarray(LIGHT_ACROSS, np.float32)
+    down = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None, None] * np.asarray(LIGHT_DOWN, np.float32)
+    lit = np.asarray(colour, np.float32) + across + down
+    return np.ascontiguousarray(lit.round().clip(0, 255).astype(np.uint8))
 
 
 @lru_cache(maxsize=32)
 def _grain(width: int, height: int) -> NDArray[np.uint8]:
     raw = np.random.PCG64(7).random_raw(width * height // 8 + 1).view(np.uint8)[: width * height]
-    return (raw % 13).reshape(height, width, 1)
+    return (raw % GRAIN).reshape(height, width, 1)
 
 
 def readable_on(colour: str) -> Rgb:
@@ -58,18 +67,14 @@ class Canvas:
 
     @classmethod
     def plain(cls, width: int, height: int, colour: Rgb) -> Canvas:
-        return cls(_ground(colour, colour, width, height).copy())
+        return cls(_ground(colour, width, height).copy())
 
     @classmethod
     def ground(cls, rng: Rng, width: int, height: int, difficulty: int) -> Canvas:
-        """A background: plain when easy, then gradients, then grain."""
-        index = rng.integer(0, len(GROUNDS) - 1)
-        # Each colour runs into one of two others only, so that all backgrounds stay cached.
-        shift = 0 if difficulty == 1 or rng.chance(0.4) else rng.integer(1, 2)
-        top, bottom = GROUNDS[index], GROUNDS[(index + shift) % len(GROUNDS)]
-        canvas = cls(_ground(top, bottom, width, height).copy())
+        """A background: plain when easy, then with grain."""
+        canvas = cls(_ground(rng.choice(GROUNDS), width, height).copy())
         if difficulty >= 3 and rng.chance(0.4):
-            canvas.pixels += _grain(width, height)
+            canvas.pixels = np.minimum(canvas.pixels, 255 - GRAIN) + _grain(width, height)
         return canvas
 
     @property

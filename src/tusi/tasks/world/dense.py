@@ -1,21 +1,15 @@
-"""Dense targets, for training that starts below questions: what each cell shows, captions, many questions a picture.
+"""Dense targets in words, for training that starts below questions: captions, many questions a picture.
 
-`dense_scene` draws a picture full of things with many questions about it; `cell_labels`, `caption` and
-`dense_questions` read the annotations of any picture. Coordinates are said as everywhere in the world (0-1000, steps of
-10).
+`dense_scene` draws a picture full of things with many questions about it; `caption` and `dense_questions` read the
+annotations of any picture. Coordinates are said as everywhere in the world (0-1000, steps of 10).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tusi.tasks.world.atlas import COLOURS, SHAPES, load_concepts
+from tusi.tasks.world.atlas import SHAPES, load_concepts
 from tusi.tasks.world.canvas import Canvas
 from tusi.tasks.world.expert import Context
 from tusi.tasks.world.families.common import COLOUR_IDS
@@ -26,11 +20,6 @@ from tusi.tasks.world.scene import Frame, draw_thing, spoken
 from tusi.tasks.world.splits import SPLITS, Split
 from tusi.tasks.world.wording import Words
 
-CELL = 28
-"""Pixels of a merged cell's side: two patches of fourteen."""
-IGNORED_CELL = -100
-GRAZE = 0.2
-"""How far, of a cell, a box may reach into it before the cell no longer shows nothing."""
 NUM_DENSE_OBJECTS = {1: (2, 4), 2: (4, 6), 3: (6, 10), 4: (8, 14), 5: (10, 18)}
 
 
@@ -86,44 +75,6 @@ def dense_scene(
     turns = [Turn(everything, _caption(words, objects, texts))]
     turns += _questions(rng, words, list(objects), texts, num_turns - 1)
     return DenseScene(canvas.pixels, objects, texts, tuple(turns))
-
-
-@cache
-def cell_classes() -> tuple[str, ...]:
-    """What a cell can show: "" for nothing, every concept in the atlas' order, then plain shapes by colour."""
-    return ("", *load_concepts(), *(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS))
-
-
-@cache
-def _class_ids() -> dict[str, int]:
-    return {name: index for index, name in enumerate(cell_classes())}
-
-
-def cell_labels(objects: Sequence[ObjectAnnotation], height: int, width: int) -> NDArray[np.int64]:
-    """[C] the class of each 28-pixel cell of a height x width picture, row by row.
-
-    A cell shows an object when its middle lies in the object's box (an object too small for that takes the cell of its
-    centre); one that a box merely touches is IGNORED_CELL, since it shows neither the object nor nothing.
-    """
-    rows, columns = height // CELL, width // CELL
-    labels_HW = np.zeros((rows, columns), np.int64)
-    for thing in objects:
-        x1, y1, x2, y2 = (value * count / 1000 for value, count in zip(thing.bbox_2d, (columns, rows) * 2, strict=True))
-        across, down = slice(int(x1 + GRAZE), math.ceil(x2 - GRAZE)), slice(int(y1 + GRAZE), math.ceil(y2 - GRAZE))
-        labels_HW[down, across] = IGNORED_CELL
-    for thing in objects:
-        x1, y1, x2, y2 = (value * count / 1000 for value, count in zip(thing.bbox_2d, (columns, rows) * 2, strict=True))
-        name = f"{thing.colour} {thing.concept}" if thing.concept in SHAPES else thing.concept
-        labels_HW[_covered(y1, y2, rows), _covered(x1, x2, columns)] = _class_ids()[name]
-    return labels_HW.reshape(-1)
-
-
-def _covered(low: float, high: float, count: int) -> slice:
-    """The cells of an axis whose middles lie in [low, high] (in cells), at least the one under the centre."""
-    first, last = math.ceil(low - 0.5), math.floor(high - 0.5)
-    if last < first:
-        first = last = min(count - 1, int((low + high) / 2))
-    return slice(max(0, first), min(count, last + 1))
 
 
 def caption(sample: WorldSample, *, frame: int | None = None) -> str:
