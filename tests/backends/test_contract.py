@@ -215,3 +215,12 @@ def test_pictures_of_many_turns_and_of_tools_keep_their_places(local_backend: Lo
     assert result.prompt is not None
     assert result.prompt.count("<|image@placeholder|>") == 3
     assert result.usage.image_tokens > 0
+
+
+def test_a_picture_is_a_vector_that_does_not_depend_on_who_asks(local_backend: LocalBackend) -> None:
+    first, again, other = (local_backend.embed_image(ImagePart(picture(seed))) for seed in (1, 1, 2))
+    assert first.shape == (local_backend.frontend.config.text_config.hidden_size,)
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other)
+    small = local_backend.embed_image(ImagePart(picture(1, (400, 300)), {"max_pixels": 4 * 784}))
+    assert not np.allclose(small, local_backend.embed_image(ImagePart(picture(1, (400, 300)))))

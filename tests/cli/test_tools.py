@@ -86,7 +86,18 @@ def test_a_schema_leaves_no_room_for_calls(run: Run, backend: FakeBackend, folde
 @pytest.mark.parametrize(
     ("args", "advice"),
     [
-        (("--tools", "zoom,lens"), "there is no tool 'lens'; there are: zoom, calculator"),
+        (
+            ("--tools", "zoom,lens"),
+            "there is no tool 'lens'; there are: zoom, image_search, knowledge_search, calculator",
+        ),
+        (("--tools", "knowledge_search"), "knowledge_search needs an index to look up"),
+        (("--tools", "image_search", "--index", "none.index"), "there is no index 'none.index'"),
+        (
+            ("--tools", "zoom", "--index", "i"),
+            "--index i has nothing to act on. Leave it out, or add --tools knowledge",
+        ),
+        (("--image-search-url", "http://x"), "--image-search-url http://x has nothing to act on"),
+        (("--tools", "image_search", "--image-search-url", "ftp://x"), "is not an address. Write https://host/path"),
         (("--trace", "nowhere/t.jsonl"), "there is no folder 'nowhere'. Create it"),
         (("--trace", "."), "--trace . is a folder. Give the name of a file"),
     ],

@@ -129,6 +129,25 @@ def check_arguments(arguments: Mapping[str, Any], *, required: Iterable[str], op
         raise ToolError(f"{problem}; the arguments are: {', '.join(known)}; call again with these")
 
 
+def chosen_picture(media: ConversationMedia, index: object) -> ImagePart:
+    """The picture that img_idx names; without it the only one. Raises ToolError."""
+    pictures = [part for part in media.originals if isinstance(part, ImagePart)]
+    if not pictures:
+        videos = sum(isinstance(part, VideoPart) for part in media.originals)
+        shown = f"only {videos} video(s)" if videos else "no picture"
+        raise ToolError(f"the conversation has {shown}; this tool works on pictures; answer from what you have seen")
+    if index is None and len(pictures) == 1:
+        return pictures[0]
+    is_number = isinstance(index, int | float) and not isinstance(index, bool) and float(index).is_integer()
+    if not is_number or not 0 <= int(index) < len(pictures):  # type: ignore[call-overload]
+        given = "is missing" if index is None else f"is {str(index)[:40]}"
+        raise ToolError(
+            f"img_idx {given}; the conversation has {len(pictures)} picture(s), counted from 0 without crops; "
+            f"give a whole number from 0 to {len(pictures) - 1}"
+        )
+    return pictures[int(index)]  # type: ignore[call-overload]
+
+
 def _read(arguments: str) -> Mapping[str, Any]:
     try:
         loaded = json.loads(arguments)

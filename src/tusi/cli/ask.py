@@ -47,6 +47,8 @@ def ask(
     max_frames: options.MaxFrames = None,
     max_pixels: options.MaxPixels = None,
     tools: options.Tools = None,
+    index: options.Index = None,
+    image_search_url: options.ImageSearchUrl = None,
     trace: options.TraceFile = None,
     draw: options.OutputPicture = None,
     story: options.StoryPicture = None,
@@ -69,7 +71,9 @@ def ask(
     """
     media, question = split_arguments(words)
     limits = MediaLimits(allow_private_addresses=allow_private_addresses)
-    choice = ToolChoice.of(tools, limits, has_schema=json_schema is not None)
+    choice = ToolChoice.of(
+        tools, limits, index=index, image_search_url=image_search_url, has_schema=json_schema is not None
+    )
     _refuse_options_without_use(media, fps=fps, max_frames=max_frames, max_pixels=max_pixels)
     files = OutputFiles(trace=trace, draw=draw, story=story, font=font)
     files.check(_images(media))

@@ -47,6 +47,8 @@ def chat(
     max_frames: options.MaxFrames = None,
     max_pixels: options.MaxPixels = None,
     tools: options.Tools = None,
+    index: options.Index = None,
+    image_search_url: options.ImageSearchUrl = None,
     trace: options.TraceFile = None,
     allow_private_addresses: options.AllowPrivate = False,
 ) -> None:
@@ -55,7 +57,8 @@ def chat(
     Type a question; put paths of pictures and videos into it, or attach them with /image and /video. /help lists what
     else there is. Ctrl-C stops an answer, Ctrl-D leaves.
     """
-    choice = ToolChoice.of(tools, MediaLimits(allow_private_addresses=allow_private_addresses))
+    limits = MediaLimits(allow_private_addresses=allow_private_addresses)
+    choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url)
     if trace is not None:
         check_trace_file(trace)
     kwargs = {"fps": fps, "max_frames": max_frames, "image_max_pixels": max_pixels}

@@ -59,6 +59,13 @@ Tools = Annotated[
         "is larger than what the model sees of it at once.",
     ),
 ]
+Index = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="What knowledge_search and image_search look up; `tusi index` makes it."),
+]
+ImageSearchUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="A service that image_search asks instead of the index.")
+]
 TraceFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE.jsonl", help="Append what happened as one line of JSON, crops included; replayable."),

@@ -16,7 +16,7 @@ from tusi.engine.admission import check_request, token_flags
 from tusi.engine.config import EngineConfig
 from tusi.engine.outputs import EngineFinishReason, EngineOutput, EngineStats
 from tusi.engine.request import Request
-from tusi.engine.runner import F32, ModelRunner, RunnableModel
+from tusi.engine.runner import F32, MediaData, ModelRunner, RunnableModel
 from tusi.engine.sampler import SampledToken, SamplingRow, random_key, sample
 from tusi.engine.scheduler import Scheduler
 
@@ -105,6 +105,11 @@ class EngineCore:
             has_reasoned=not request.reasoning_end_token_ids,
         )
         self._scheduler.add(request)
+
+    def encode_media(self, data: MediaData) -> F32:
+        """The vision tower's merged features [rows, D] of a medium. Between two steps; all requests wait for it."""
+        self._check_alive()
+        return self._runner.encode_media(data)
 
     def has_unfinished(self) -> bool:
         """True while a step has something to do."""

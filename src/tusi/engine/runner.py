@@ -116,6 +116,10 @@ class ModelRunner:
             return np.empty((0, self.vocab_size), np.float32)
         return self._model.compute_logits(hidden_TD[batch.logits_rows_R])
 
+    def encode_media(self, data: MediaData) -> F32:
+        """Features of a medium that belongs to no request, a row [D] for each placeholder; nothing is kept."""
+        return self._model.get_media_features(data.pixel_values, data.grid_thw)
+
     def release(self) -> None:
         """Give back the memory of both caches; the runner is of no use afterwards."""
         self._kv_caches = ()

@@ -68,7 +68,7 @@ def test_files_are_opened_within_the_limits(tmp_path: Path) -> None:
     ("arguments", "media", "advice"),
     [
         ({"bbox_2d": [0, 0, 500, 500]}, (), "the conversation has no picture"),
-        ({"bbox_2d": [0, 0, 500, 500]}, (VIDEO,), "only 1 video(s); this tool crops pictures"),
+        ({"bbox_2d": [0, 0, 500, 500]}, (VIDEO,), "only 1 video(s); this tool works on pictures"),
         ({"bbox_2d": [0, 0, 500, 500]}, (GREY, GREY), "img_idx is missing; the conversation has 2 picture(s)"),
         ({"bbox_2d": [0, 0, 500, 500], "img_idx": 2}, (GREY, GREY), "give a whole number from 0 to 1"),
         ({"bbox_2d": [0, 0, 500, 500], "img_idx": -1}, (GREY,), "give a whole number from 0 to 0"),

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tusi.agent.tool import ConversationMedia, ToolError, check_arguments
-from tusi.chat.messages import ImagePart, Part, VideoPart
+from tusi.agent.tool import ConversationMedia, check_arguments, chosen_picture
+from tusi.chat.messages import ImagePart, Part
 from tusi.chat.tool_schemas import IMAGE_ZOOM_IN_TOOL, ToolSchema
 from tusi.processing.crop import crop_by_bbox
 from tusi.processing.limits import MediaLimits
@@ -32,24 +32,6 @@ class ImageZoomInTool:
     def call(self, arguments: Mapping[str, Any], media: ConversationMedia) -> tuple[Part, ...]:
         """The crop (uint8 RGB [H, W, 3]). Raises ToolError, RequestError or UnsupportedMedia."""
         check_arguments(arguments, required=("bbox_2d",), optional=("label", "img_idx"))
-        part = _chosen(media, arguments.get("img_idx"))
+        part = chosen_picture(media, arguments.get("img_idx"))
         pixels_HW3 = np.asarray(open_picture(part.source, self._limits))
         return (ImagePart(crop_by_bbox(pixels_HW3, arguments["bbox_2d"])),)
-
-
-def _chosen(media: ConversationMedia, index: object) -> ImagePart:
-    pictures = [part for part in media.originals if isinstance(part, ImagePart)]
-    if not pictures:
-        videos = sum(isinstance(part, VideoPart) for part in media.originals)
-        shown = f"only {videos} video(s)" if videos else "no picture"
-        raise ToolError(f"the conversation has {shown}; this tool crops pictures; answer from what you have seen")
-    if index is None and len(pictures) == 1:
-        return pictures[0]
-    is_number = isinstance(index, int | float) and not isinstance(index, bool) and float(index).is_integer()
-    if not is_number or not 0 <= int(index) < len(pictures):  # type: ignore[call-overload]
-        given = "is missing" if index is None else f"is {str(index)[:40]}"
-        raise ToolError(
-            f"img_idx {given}; the conversation has {len(pictures)} picture(s), counted from 0 without crops; "
-            f"give a whole number from 0 to {len(pictures) - 1}"
-        )
-    return pictures[int(index)]  # type: ignore[call-overload]

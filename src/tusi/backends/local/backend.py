@@ -12,6 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tusi.backends.collect import collect
 from tusi.backends.local.engine_thread import EngineThread
 from tusi.backends.local.loading import Frontend, load_frontend, load_weights, model_folder, with_model_len
@@ -23,6 +26,8 @@ from tusi.backends.local.thinking import ThinkingControl, ThinkingTokens, reason
 from tusi.backends.protocol import ChatRequest, ChatResult
 from tusi.backends.structured_outputs import GrammarCompiler, MatcherGrammar
 from tusi.chat.detokenizer import IncrementalDetokenizer
+from tusi.chat.messages import ImagePart
+from tusi.chat.prompt import MediaSegment
 from tusi.chat.stream import StreamParser
 from tusi.chat.tags import RESPONSE_CLOSE, RESPONSE_OPEN, THINK_CLOSE, THINK_OPEN, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
 from tusi.core.types import WeightFormatChoice
@@ -134,6 +139,16 @@ class LocalBackend:
         group = self._groups.get(request_id)
         if group is not None:
             self._engine.abort(group)
+
+    def embed_image(self, image: ImagePart) -> NDArray[np.float32]:
+        """A picture as one vector [D]: the mean of what the vision tower hands to the language model.
+
+        Two pictures are alike if their vectors are. Raises what a picture in a prompt raises, and EngineError.
+        """
+        processed = self.frontend.processor.process([MediaSegment(image)])
+        features_TD = self._engine.call(lambda core: core.encode_media(processed.media[0]))
+        mean_D: NDArray[np.float32] = features_TD.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean_D
 
     def stats(self) -> EngineStats:
         """The engine's counters. Raises EngineError if it is dead or closed."""
