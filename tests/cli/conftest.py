@@ -24,7 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TUSI_MODEL", "HF_ENDPOINT", "HF_TOKEN", "FORCE_COLOR", "NO_COLOR"):
+    for name in ("TUSI_MODEL", "TUSI_API_KEY", "HF_ENDPOINT", "HF_TOKEN", "FORCE_COLOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TUSI_CACHE", str(tmp_path / "cache"))
 

@@ -91,9 +91,10 @@ def test_a_missing_extension_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_environment_says_where_each_value_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUSI_MODEL", "acme/tiny")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("TUSI_API_KEY", "key_secret")
     assert find("TUSI_MODEL").value.startswith("acme/tiny (from environment)")
     assert find("HF_ENDPOINT").value.startswith("https://huggingface.co (from default)")
-    assert all("hf_secret" not in finding.value for finding in diagnose())
+    assert all("_secret" not in finding.value for finding in diagnose())
 
 
 def test_a_bad_variable_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

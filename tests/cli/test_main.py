@@ -52,7 +52,7 @@ def test_version(run: Run) -> None:
     ("args", "message"),
     [
         (("aks", "x"), "there is no command 'aks'. Did you mean `tusi ask`?"),
-        (("zzzzzz",), "there is no command 'zzzzzz'. Commands: ask, chat, fit, pull, "),
+        (("zzzzzz",), "there is no command 'zzzzzz'. Commands: ask, chat, serve, "),
         (("--bogus",), "No such option: --bogus"),
         (("ask", "--bogus", "x"), "No such option: --bogus"),
         (("ask", "x", "--dtype", "int3"), "'int3' is not one of 'auto', 'fp32', 'bf16', 'int8', 'int4'"),

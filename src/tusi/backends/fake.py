@@ -4,7 +4,7 @@
 
 Each completion takes the next reply. Its text goes, a character a token, through the same code that follows the real
 engine's tokens: stop strings, max_tokens, the thinking budget, parsing, usage. Parameters that shape how tokens are
-drawn (temperature, structured_outputs, ...) have nothing to act on: the reply *is* what was drawn.
+drawn (temperature, structured_outputs, tool_choice, ...) have nothing to act on: the reply *is* what was drawn.
 """
 
 from __future__ import annotations
@@ -215,6 +215,7 @@ class _Completion:
             ),
             thinking_tokens=_THINKING_TOKENS,
             last_prompt_token_id=_NEWLINE if starts else None,
+            max_tool_calls=None if request.parallel_tool_calls else 1,
         )
 
     def run(self, is_aborted: Callable[[], bool]) -> Iterator[ChatDelta]:

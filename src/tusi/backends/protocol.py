@@ -11,16 +11,30 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from tusi.chat.messages import Message, ToolCall
+from tusi.core.errors import RequestError
 from tusi.engine.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length", "tool_calls", "abort"]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedToolChoice:
+    """This tool must be called, and no other."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "required"] | NamedToolChoice
+"""auto: the model calls tools or answers, as it likes; required: it must call one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """A conversation to be continued.
 
-    tools: OpenAI tool objects. template_kwargs: passed to the chat template (`enable_thinking`, ...).
+    tools: OpenAI tool objects. tool_choice: whether they must be called; the calls then follow the tools' schemas.
+    parallel_tool_calls: False ends a completion after its first call.
+    template_kwargs: passed to the chat template (`enable_thinking`, ...).
     mm_processor_kwargs: request-wide overrides for the processor (`fps`, `image_max_pixels`, ...).
     request_id: unique; None lets the backend choose.
     """
@@ -31,6 +45,22 @@ class ChatRequest:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     mm_processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     request_id: str | None = None
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+
+    def __post_init__(self) -> None:
+        names = [tool["function"]["name"] for tool in self.tools if "function" in tool]
+        if self.tool_choice == "required" and not self.tools:
+            raise RequestError(
+                "tool_choice is 'required' and no tools are offered. Give tools, or leave tool_choice out.",
+                param="tool_choice",
+            )
+        if isinstance(self.tool_choice, NamedToolChoice) and self.tool_choice.name not in names:
+            raise RequestError(
+                f"tool_choice names {self.tool_choice.name[:80]!r}, and the tools are {', '.join(names) or 'none'}. "
+                "Choose one of them, or add it to tools.",
+                param="tool_choice",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
+from tusi.backends.protocol import ToolChoice
+from tusi.backends.tool_grammar import tool_grammar
 from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import RequestError
 from tusi.engine.sampling_params import StructuredOutputsParams
@@ -100,13 +103,39 @@ class GrammarCompiler:
         self, params: StructuredOutputsParams, *, count: int = 1, lead_token_ids: Sequence[int] = ()
     ) -> list[MatcherGrammar]:
         """Compile into count independent grammars. Raises RequestError with llguidance's words if it cannot."""
-        matcher = LLMatcher(self._vocabulary(), _grammar_text(params), log_level=0)
+        kind = next(name for name in ("json", "regex", "choice") if getattr(params, name) is not None)
+        what = f"structured_outputs.{kind}"
+        return self._matchers(_grammar_text(params), what, _ADVICE[kind], count=count, lead_token_ids=lead_token_ids)
+
+    def compile_tools(
+        self,
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        choice: ToolChoice,
+        parallel: bool,
+        answer: StructuredOutputsParams | None,
+        count: int = 1,
+        lead_token_ids: Sequence[int] = (),
+    ) -> list[MatcherGrammar]:
+        """As compile, for an answer of tool calls; see tool_grammar. Raises RequestError."""
+        if answer is not None:
+            _grammar_text(answer)  # with the words of its own errors
+        text = tool_grammar(
+            tools,
+            choice=choice,
+            parallel=parallel,
+            answer=answer,
+            token_of=self._tokenizer.token_to_id,
+            whitespace=JSON_WHITESPACE,
+        )
+        return self._matchers(text, "tools", _ADVICE["tools"], count=count, lead_token_ids=lead_token_ids)
+
+    def _matchers(
+        self, grammar: str, what: str, advice: str, *, count: int, lead_token_ids: Sequence[int]
+    ) -> list[MatcherGrammar]:
+        matcher = LLMatcher(self._vocabulary(), grammar, log_level=0)
         if matcher.is_error():
-            kind = next(name for name in ("json", "regex", "choice") if getattr(params, name) is not None)
-            raise RequestError(
-                f"structured_outputs.{kind} cannot be used: {matcher.get_error().strip()}. {_ADVICE[kind]}",
-                param=f"structured_outputs.{kind}",
-            )
+            raise RequestError(f"{what} cannot be used: {matcher.get_error().strip()}. {advice}", param=what)
         return [
             MatcherGrammar(
                 matcher.deep_copy(),
@@ -135,6 +164,7 @@ _ADVICE = {
     "json": "Correct the schema, or drop the keyword it names and check that part yourself.",
     "regex": "Use Rust regex syntax (no look-around, no back-references).",
     "choice": "Give a list of different, non-empty strings.",
+    "tools": "Correct the schema it means, or set tool_choice to 'auto' and leave out response_format.",
 }
 
 

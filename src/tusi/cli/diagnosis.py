@@ -25,6 +25,7 @@ Level = Literal["ok", "note", "broken"]
 # Distribution, module, oldest version that works. tests/cli/test_diagnosis.py holds it equal to pyproject.toml.
 REQUIREMENTS: tuple[tuple[str, str, str], ...] = (
     ("av", "av", "17.1"),
+    ("fastapi", "fastapi", "0.115"),
     ("filelock", "filelock", "3.12"),
     ("httpx", "httpx", "0.27"),
     ("huggingface-hub", "huggingface_hub", "0.34"),
@@ -32,12 +33,14 @@ REQUIREMENTS: tuple[tuple[str, str, str], ...] = (
     ("llguidance", "llguidance", "1.2"),
     ("numpy", "numpy", "1.26"),
     ("pillow", "PIL", "11.3"),
+    ("prometheus-client", "prometheus_client", "0.21"),
     ("pydantic", "pydantic", "2.10"),
     ("rich", "rich", "13"),
     ("safetensors", "safetensors", "0.5"),
     ("sentencepiece", "sentencepiece", "0.2"),
     ("tokenizers", "tokenizers", "0.21"),
     ("typer", "typer", "0.15"),
+    ("uvicorn", "uvicorn", "0.34"),
 )
 # Well above any last-level cache, and long enough for the threads to settle.
 BANDWIDTH_BYTES = 512 * 2**20
@@ -172,7 +175,7 @@ def _variable(name: str, source: Callable[[], str], get: Callable[[], object], e
         value = get()
     except TusiError as error:
         return Finding(section="environment", name=name, value=str(error), level="broken")
-    shown = "set, not shown" if name == "HF_TOKEN" and value else "-" if value is None else str(value)
+    shown = "set, not shown" if name in ("HF_TOKEN", "TUSI_API_KEY") and value else "-" if value is None else str(value)
     return Finding(section="environment", name=name, value=f"{shown} (from {source()}): {explanation}")
 
 

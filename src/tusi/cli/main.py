@@ -21,6 +21,7 @@ from tusi.core.errors import TusiError
 COMMANDS = {
     "ask": "Ask one question about pictures and videos.",
     "chat": "Talk about pictures and videos, turn by turn.",
+    "serve": "Answer OpenAI's clients over HTTP.",
     "fit": "Tell before any download whether a model fits this machine, and how.",
     "pull": "Download a model; resumes after a break and checks what it got.",
     "quantize": "Write a model with weights of 4 or 8 bits; resumes after a break.",

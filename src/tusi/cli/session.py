@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tusi.backends.protocol import Backend, ChatRequest
 from tusi.cli.console import stderr_console
 from tusi.core.env import TUSI_MODEL
 from tusi.core.errors import ConfigError
 from tusi.engine.sampling_params import SamplingParams, StructuredOutputsParams
+
+if TYPE_CHECKING:
+    from tusi.engine.config import EngineConfig
+    from tusi.processing.limits import MediaLimits
 
 RANDOM_MODEL = "random"
 RANDOM_REMARK = (
@@ -25,12 +29,17 @@ DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """How a model is loaded. max_model_len None: the engine's default."""
+    """How a model is loaded. max_model_len None: the engine's default.
+
+    engine_config, media_limits: None: what suits one person at their own machine.
+    """
 
     model: str | None = None
     dtype: DType = "auto"
     max_model_len: int | None = None
     allow_private_addresses: bool = False
+    engine_config: EngineConfig | None = None
+    media_limits: MediaLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +89,7 @@ def load_backend(name: str, options: ModelOptions) -> Backend:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from tusi.backends.local.backend import LocalBackend
+    from tusi.engine.config import EngineConfig
     from tusi.processing.limits import MediaLimits
 
     columns = (TextColumn("loading {task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -89,7 +99,8 @@ def load_backend(name: str, options: ModelOptions) -> Backend:
             name,
             dtype=options.dtype,
             max_model_len=options.max_model_len,
-            media_limits=MediaLimits(allow_private_addresses=options.allow_private_addresses),
+            engine_config=options.engine_config or EngineConfig(),
+            media_limits=options.media_limits or MediaLimits(allow_private_addresses=options.allow_private_addresses),
             progress=lambda _tensor, done, total: bar.update(task, completed=done, total=total),
         )
 

@@ -82,6 +82,12 @@ TUSI_MODEL: Variable[str | None] = Variable(
     default=None,
     help="Model that the command line uses when --model is not given.",
 )
+TUSI_API_KEY: Variable[str | None] = Variable(
+    name="TUSI_API_KEY",
+    parse=str,
+    default=None,
+    help="What clients of `tusi serve` must send, if --api-key is not given.",
+)
 HF_ENDPOINT: Variable[str] = Variable(
     name="HF_ENDPOINT",
     parse=str,
@@ -97,6 +103,7 @@ VARIABLES: tuple[Variable[str | None] | Variable[int | None] | Variable[str], ..
     TUSI_NUM_THREADS,
     TUSI_CACHE,
     TUSI_MODEL,
+    TUSI_API_KEY,
     HF_ENDPOINT,
     HF_TOKEN,
 )

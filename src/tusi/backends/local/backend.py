@@ -196,9 +196,21 @@ class LocalBackend:
         )
 
     def _compile_grammars(self, prepared: PreparedPrompt, params: SamplingParams) -> list[MatcherGrammar | None]:
+        lead = self._thinking_tokens.blank_line_ids if prepared.starts_in_reasoning else ()
+        if prepared.tools and (prepared.tool_choice != "auto" or params.structured_outputs is not None):
+            return [
+                *self._grammars.compile_tools(
+                    prepared.tools,
+                    choice=prepared.tool_choice,
+                    parallel=prepared.parallel_tool_calls,
+                    # Who must call a tool cannot answer instead.
+                    answer=params.structured_outputs if prepared.tool_choice == "auto" else None,
+                    count=params.n,
+                    lead_token_ids=lead,
+                )
+            ]
         if params.structured_outputs is None:
             return [None] * params.n
-        lead = self._thinking_tokens.blank_line_ids if prepared.starts_in_reasoning else ()
         return [*self._grammars.compile(params.structured_outputs, count=params.n, lead_token_ids=lead)]
 
     def _completion(
@@ -238,6 +250,7 @@ class LocalBackend:
             thinking_tokens=self._thinking_tokens,
             last_prompt_token_id=processed.input_ids[-1] if processed.input_ids else None,
             must_answer=grammar is not None,
+            max_tool_calls=None if prepared.parallel_tool_calls else 1,
         )
         return Completion(request, processor, grammar)
 

@@ -6,6 +6,7 @@ between two steps of the engine, so that a forced token comes before the next dr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tusi.backends.local.stop_strings import StopStringCutter
@@ -13,7 +14,7 @@ from tusi.backends.local.thinking import Advice, ThinkingControl, ThinkingTokens
 from tusi.backends.protocol import ChatDelta, FinishReason, TokenLogprobs, ToolCallDelta
 from tusi.chat.detokenizer import IncrementalDetokenizer
 from tusi.chat.messages import ToolCall
-from tusi.chat.stream import StreamParser
+from tusi.chat.stream import ParsedDelta, StreamParser
 from tusi.engine.sampling_params import SamplingParams
 
 REPETITION = "repetition"
@@ -45,6 +46,7 @@ class CompletionProcessor:
     """Follows one completion: start(), then push() for each token; `finished` once the last delta was made.
 
     last_prompt_token_id: what a close that is forced before the first token follows.
+    max_tool_calls: the completion ends with this call.
     must_answer: an end of sequence inside the reasoning would break a promise (a grammar waits for the answer).
     """
 
@@ -59,6 +61,7 @@ class CompletionProcessor:
         thinking_tokens: ThinkingTokens,
         last_prompt_token_id: int | None,
         must_answer: bool = False,
+        max_tool_calls: int | None = None,
     ) -> None:
         self.index = index
         self.finished = False
@@ -70,6 +73,7 @@ class CompletionProcessor:
         self._thinking_tokens = thinking_tokens
         self._last_token_id = last_prompt_token_id
         self._must_answer = must_answer
+        self._max_tool_calls = max_tool_calls
         self._cutter = StopStringCutter(params.stop, include_stop_str_in_output=params.include_stop_str_in_output)
         self._num_calls = 0
         self._has_answer = False
@@ -95,8 +99,8 @@ class CompletionProcessor:
         if own_end is None and end is None and advice is Advice.END_ANSWER and self._may_end:
             own_end = EndOfCompletion("length", REPETITION)
         delta = self._delta(text, own_end or end, token_ids=(token_id,), logprobs=logprobs)
-        if own_end is not None:
-            return delta, Command(abort=True) if end is None else None
+        if delta.finish_reason is not None and end is None:
+            return delta, Command(abort=True)
         return delta, None if end is not None else self._command(advice)
 
     def end(self, end: EndOfCompletion) -> ChatDelta:
@@ -130,6 +134,8 @@ class CompletionProcessor:
         if end is not None:
             text += self._flush(end)
         parsed = self._parser.push(text)
+        if end is None and self._has_called_enough(parsed):
+            end = EndOfCompletion("stop")
         if end is not None:
             parsed += self._parser.finish()
             self.finished = True
@@ -150,6 +156,10 @@ class CompletionProcessor:
             thinking_truncated=end is not None
             and (self._thinking.thinking_truncated or self._parser.thinking_truncated),
         )
+
+    def _has_called_enough(self, parsed: Sequence[ParsedDelta]) -> bool:
+        num_calls = self._num_calls + sum(piece.tool_call is not None for piece in parsed)
+        return self._max_tool_calls is not None and num_calls >= self._max_tool_calls
 
     def _flush(self, end: EndOfCompletion) -> str:
         """Text that was held back. After a stop string nothing more is shown."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tusi.backends.local.loading import Frontend
-from tusi.backends.protocol import ChatRequest, Usage
+from tusi.backends.protocol import ChatRequest, ToolChoice, Usage
 from tusi.chat.messages import ImagePart, VideoPart
 from tusi.chat.prompt import MediaSegment, TextSegment
 from tusi.chat.tags import IMAGE_PLACEHOLDERS, THINK_OPEN, VIDEO_PLACEHOLDERS
@@ -45,6 +45,7 @@ class PreparedPrompt:
     """A prompt that is ready for the engine.
 
     text: for human eyes, None if it came as ids. limits_thinking: False leaves the reasoning without any budget.
+    tools, tool_choice, parallel_tool_calls: as in the ChatRequest.
     """
 
     processed: ProcessedPrompt
@@ -52,6 +53,9 @@ class PreparedPrompt:
     starts_in_reasoning: bool
     tools_offered: bool
     limits_thinking: bool = True
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
 
     @property
     def features(self) -> tuple[MultiModalFeature, ...]:
@@ -85,6 +89,9 @@ def prepare_chat(frontend: Frontend, request: ChatRequest) -> PreparedPrompt:
         text=rendered.text,
         starts_in_reasoning=rendered.starts_in_reasoning,
         tools_offered=bool(request.tools),
+        tools=request.tools,
+        tool_choice=request.tool_choice,
+        parallel_tool_calls=request.parallel_tool_calls,
     )
 
 

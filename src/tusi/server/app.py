@@ -1,0 +1,80 @@
+"""Puts the server together: endpoints, errors, guard. `run` serves it until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from tusi.backends.protocol import Backend
+from tusi.core.errors import ConfigError
+from tusi.server import chat_completions, completions, errors, health, models, tokenize
+from tusi.server.config import ServerConfig
+from tusi.server.facts import ModelFacts
+from tusi.server.generation import Generator
+from tusi.server.guard import Guard
+
+
+def create_app(backend: Backend, config: ServerConfig | None = None) -> FastAPI:
+    """An ASGI application over a backend, which stays the caller's to close.
+
+    Media limits are the backend's: give it MediaLimits(allow_local_files=False) before strangers may ask.
+    """
+    config = config or ServerConfig()
+    generator = Generator(backend, ModelFacts.of(backend), config)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        generator.close()
+
+    app = FastAPI(title="Tusi", lifespan=lifespan, docs_url=None, redoc_url=None)
+    errors.install(app)
+    for module in (chat_completions, completions, models, tokenize, health):
+        app.include_router(module.router(generator))
+    app.add_middleware(Guard, config=config)
+    return app
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens there; port 0 takes a free one. Raises ConfigError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host} port {port} ({error}). Choose another --port, or an address of this machine."
+        ) from error
+    return listener
+
+
+def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
+    """A uvicorn server; on SIGTERM or SIGINT it takes nothing new and lets what runs end."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=config.drain_seconds,
+        )
+    )
+
+
+def run(backend: Backend, config: ServerConfig, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, and return. on_ready is called once, right before requests are taken."""
+    server = make_server(create_app(backend, config), config)
+    if threading.current_thread() is threading.main_thread():
+        # uvicorn raises the signal again once it has drained; without this nobody could clean up after that.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    with listener:
+        on_ready()
+        server.run(sockets=[listener])

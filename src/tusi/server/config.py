@@ -1,0 +1,38 @@
+"""What a server allows and how it is called. Values only; the media limits are the backend's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tusi.core.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Limits and names of one server.
+
+    served_model_names: names that requests may use for the model; empty: the backend's own.
+    api_keys: of these, clients must send one as `Authorization: Bearer ...`; empty: nothing is asked.
+    mm_processor_kwargs: for requests that bring none of the same name.
+    max_requests: requests in the house at once, running and waiting; the next one is answered with 429.
+    max_body_bytes: of one request. drain_seconds: what requests get to finish in once the server is told to stop.
+    """
+
+    served_model_names: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = ()
+    mm_processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_requests: int = 256
+    max_body_bytes: int = 128 * 2**20
+    drain_seconds: int = 60
+
+    def __post_init__(self) -> None:
+        for name in ("max_requests", "max_body_bytes", "drain_seconds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be 1 or more. Correct it.")
+        if not all(key.isascii() and key.isprintable() and key.strip() == key != "" for key in self.api_keys):
+            raise ConfigError(
+                "an API key is empty or has characters that a header cannot carry; it must be visible ASCII. "
+                "Choose another one."
+            )

@@ -1,0 +1,32 @@
+"""/v1/models: what is served, under which names."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from tusi.server.generation import Generator
+
+
+def router(generator: Generator) -> APIRouter:
+    """The endpoints."""
+    routes = APIRouter()
+    created = int(time.time())
+
+    def card(name: str) -> dict[str, Any]:
+        length = generator.facts.max_model_len
+        return {"id": name, "object": "model", "created": created, "owned_by": "tusi", "max_model_len": length}
+
+    @routes.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """All names of the model."""
+        return {"object": "list", "data": [card(name) for name in generator.model_names]}
+
+    @routes.get("/v1/models/{name:path}")
+    async def retrieve_model(name: str) -> dict[str, Any]:
+        """One of them."""
+        return card(generator.check_model(name))
+
+    return routes
