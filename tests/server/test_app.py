@@ -220,6 +220,24 @@ def test_a_dead_engine_is_unhealthy(tiny_model: object) -> None:
         assert ask(server).status_code == 500
 
 
+def test_health_does_not_wait_for_a_long_step(tiny: Running, tiny_backend: LocalBackend) -> None:
+    is_stepping, step_may_end = threading.Event(), threading.Event()
+
+    def long_step(_core: object) -> bool:
+        is_stepping.set()
+        return step_may_end.wait(60)
+
+    with ThreadPoolExecutor(1) as pool, tiny.http() as client:
+        step = pool.submit(tiny_backend._engine.call, long_step)
+        try:
+            assert is_stepping.wait(30)
+            assert client.get("/health").status_code == 200
+            assert not step.done()
+        finally:
+            step_may_end.set()
+        assert step.result()
+
+
 def test_metrics_count_what_was_done(tiny: Running) -> None:
     ok = 'tusi_requests_total{endpoint="completions",outcome="ok"}'
     tokens = 'tusi_tokens_total{kind="completion"}'

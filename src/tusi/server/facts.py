@@ -18,13 +18,16 @@ StreamText = Callable[[TextPrompt, SamplingParams, str], DeltaStream]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """stats: the engine's counters; raises EngineError if it is dead. stream_text: for prompts without a template.
+    """What a backend can tell, None for what it cannot.
 
-    prompt_ids: the tokens of a conversation, those of its media included.
+    check_alive: raises EngineError if the engine is dead; never waits. stats: the engine's counters, between two steps;
+    raises EngineError too. stream_text: for prompts without a template. prompt_ids: the tokens of a conversation, those
+    of its media included.
     """
 
     tokenizer: Tokenizer | None = None
     max_model_len: int | None = None
+    check_alive: Callable[[], None] | None = None
     stats: Callable[[], EngineStats] | None = None
     stream_text: StreamText | None = None
     prompt_ids: Callable[[ChatRequest], Sequence[int]] | None = None
@@ -41,6 +44,7 @@ class ModelFacts:
         return cls(
             tokenizer=backend.frontend.tokenizer,
             max_model_len=backend.max_model_len,
+            check_alive=backend.check_alive,
             stats=backend.stats,
             stream_text=stream_text,
             prompt_ids=lambda request: prepare_chat(backend.frontend, request).processed.input_ids,

@@ -12,15 +12,15 @@ from tusi.server.generation import Generator
 
 
 def router(generator: Generator) -> APIRouter:
-    """The endpoints. Both ask the engine, which answers between two steps, so they run in threads."""
+    """The endpoints. A step may take many seconds: /health does not wait for it, /metrics does, in a thread."""
     routes = APIRouter()
 
     @routes.get("/health", response_model=None)
-    def health() -> Response:
+    async def health() -> Response:
         """200 while the engine lives, 503 when it is dead."""
-        if generator.facts.stats is not None:
+        if generator.facts.check_alive is not None:
             try:
-                generator.facts.stats()
+                generator.facts.check_alive()
             except EngineError as error:
                 return ErrorReply(status=503, message=str(error), code="engine_dead").response()
         return JSONResponse({"status": "ok"})

@@ -150,6 +150,10 @@ class LocalBackend:
         mean_D: NDArray[np.float32] = features_TD.mean(axis=0, dtype=np.float64).astype(np.float32)
         return mean_D
 
+    def check_alive(self) -> None:
+        """Raise EngineError if the engine is dead or closed. Unlike stats, waits for no step."""
+        self._engine.check_alive()
+
     def stats(self) -> EngineStats:
         """The engine's counters. Raises EngineError if it is dead or closed."""
         return self._engine.call(lambda core: core.stats())

@@ -81,7 +81,7 @@ class EngineThread:
                 answer.set_exception(error)
 
         with self._lock:
-            self._check_alive()
+            self.check_alive()
             self._inbox.put(post)
         return answer.result()
 
@@ -129,7 +129,7 @@ class EngineThread:
             self._abort(core, group)
 
     def _add(self, core: EngineCore, group: RequestGroup) -> None:
-        self._check_alive()
+        self.check_alive()
         added: list[str] = []
         try:
             for request in group.requests:
@@ -151,7 +151,8 @@ class EngineThread:
     def _close(self, _core: EngineCore) -> None:
         self._is_closing = True
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise EngineError if the engine is dead or closed. Waits for no step."""
         if self._ending is not None:
             raise EngineError(str(self._ending)) from self._ending
 
@@ -161,5 +162,5 @@ class EngineThread:
         for group in set(self._groups.values()):
             group.fail(ending)
         self._groups.clear()
-        while not self._inbox.empty():  # posted before the end; what asks for more is refused by _check_alive
+        while not self._inbox.empty():  # posted before the end; what asks for more is refused by check_alive
             self._inbox.get()(core)
