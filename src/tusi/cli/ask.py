@@ -49,6 +49,7 @@ def ask(
     tools: options.Tools = None,
     index: options.Index = None,
     image_search_url: options.ImageSearchUrl = None,
+    mcp: options.Mcp = None,
     trace: options.TraceFile = None,
     draw: options.OutputPicture = None,
     story: options.StoryPicture = None,
@@ -72,7 +73,7 @@ def ask(
     media, question = split_arguments(words)
     limits = MediaLimits(allow_private_addresses=allow_private_addresses)
     choice = ToolChoice.of(
-        tools, limits, index=index, image_search_url=image_search_url, has_schema=json_schema is not None
+        tools, limits, index=index, image_search_url=image_search_url, mcp=mcp, has_schema=json_schema is not None
     )
     _refuse_options_without_use(media, fps=fps, max_frames=max_frames, max_pixels=max_pixels)
     files = OutputFiles(trace=trace, draw=draw, story=story, font=font)
@@ -93,7 +94,7 @@ def ask(
     )
     media = downloaded(media, limits)
     messages = make_messages(media, question, system)
-    with opened_backend(model_options) as backend:
+    with choice, opened_backend(model_options) as backend:
         request = make_request(backend, messages, answer_options)
         offered = choice.tools(backend, messages, request.mm_processor_kwargs)
         result = answer(backend, request, offered, show=None if as_json else AnswerWriter(show_thoughts=thoughts))

@@ -49,6 +49,7 @@ def chat(
     tools: options.Tools = None,
     index: options.Index = None,
     image_search_url: options.ImageSearchUrl = None,
+    mcp: options.Mcp = None,
     trace: options.TraceFile = None,
     allow_private_addresses: options.AllowPrivate = False,
 ) -> None:
@@ -58,7 +59,7 @@ def chat(
     else there is. Ctrl-C stops an answer, Ctrl-D leaves.
     """
     limits = MediaLimits(allow_private_addresses=allow_private_addresses)
-    choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url)
+    choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url, mcp=mcp)
     if trace is not None:
         check_trace_file(trace)
     kwargs = {"fps": fps, "max_frames": max_frames, "image_max_pixels": max_pixels}
@@ -74,7 +75,7 @@ def chat(
     model_options = ModelOptions(
         model=model, dtype=dtype, max_model_len=max_model_len, allow_private_addresses=allow_private_addresses
     )
-    with opened_backend(model_options) as backend:
+    with choice, opened_backend(model_options) as backend:
         conversation = Conversation(system=system)
         ChatLoop(
             backend, answer_options, read_line=_line_reader(), conversation=conversation, tools=choice, trace=trace

@@ -26,6 +26,7 @@ COMMANDS = {
     "pull": "Download a model; resumes after a break and checks what it got.",
     "quantize": "Write a model with weights of 4 or 8 bits; resumes after a break.",
     "index": "Make what knowledge_search and image_search look up.",
+    "mcp": "Offer our tools to any MCP client.",
     "eval": "Measure a model: accuracy by family and difficulty, with intervals.",
     "drift": "Compare two models token by token: what quantizing cost.",
     "train": "Train a model by a recipe, or go on with a run.",

@@ -66,6 +66,12 @@ Index = Annotated[
 ImageSearchUrl = Annotated[
     str | None, typer.Option(metavar="URL", help="A service that image_search asks instead of the index.")
 ]
+Mcp = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SERVER", help="Offer an MCP server's tools as well: its command in quotes, or its URL. Repeatable."
+    ),
+]
 TraceFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE.jsonl", help="Append what happened as one line of JSON, crops included; replayable."),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from tusi.agent.index.pictures import Embed
+from tusi.agent.mcp.client import McpConnection
 from tusi.agent.tool import Tool
 from tusi.agent.toolbox import ToolResources, check_resources, make_tools, parse_tool_names
 from tusi.agent.tools.image_search_http import HttpProvider
@@ -26,10 +29,13 @@ class ToolChoice:
     """What a session's questions are asked with. Tools are made once, when they are first needed.
 
     names None: zoom where a picture is larger than what the model sees of it at once; otherwise exactly these.
+    mcp: servers whose tools are offered as well; they are connected to for the length of a with block.
     """
 
-    def __init__(self, names: tuple[str, ...] | None, resources: ToolResources) -> None:
-        self._names, self._resources = names, resources
+    def __init__(self, names: tuple[str, ...] | None, resources: ToolResources, mcp: Sequence[str] = ()) -> None:
+        self._names, self._resources, self._mcp = names, resources, tuple(mcp)
+        self._connections = ExitStack()
+        self._remote: tuple[Tool, ...] = ()
         self._made: dict[tuple[str, ...], tuple[Tool, ...]] = {}
         self._areas: dict[str, int] = {}
 
@@ -41,13 +47,15 @@ class ToolChoice:
         *,
         index: Path | None = None,
         image_search_url: str | None = None,
+        mcp: Sequence[str] | None = None,
         has_schema: bool = False,
     ) -> ToolChoice:
         """From the options. has_schema: the answer must follow a JSON schema. Raises ConfigError."""
         names = None if text is None else parse_tool_names(text)
-        if has_schema and names:
+        if has_schema and (names or mcp):
+            wanted = f"--tools {text}" if names else "those of --mcp"
             raise ConfigError(
-                f"--json-schema holds whatever the model says to the schema, so that it cannot call --tools {text}. "
+                f"--json-schema holds whatever the model says to the schema, so that it cannot call {wanted}. "
                 "Leave one of them out."
             )
         for option, value, users in (
@@ -60,7 +68,21 @@ class ToolChoice:
         service = None if image_search_url is None else HttpProvider(image_search_url, limits=limits)
         resources = ToolResources(limits=limits, index=index, image_search=service)
         check_resources(names or (), resources)
-        return cls(() if has_schema else names, resources)
+        return cls(() if has_schema else names, resources, mcp or ())
+
+    def __enter__(self) -> ToolChoice:
+        with ExitStack() as opened:
+            connections = [
+                opened.enter_context(McpConnection(target, limits=self._resources.limits)) for target in self._mcp
+            ]
+            self._remote = tuple(tool for connection in connections for tool in connection.tools())
+            self._connections = opened.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._connections.close()
 
     def tools(
         self, backend: Backend, messages: Sequence[Message], mm_processor_kwargs: Mapping[str, Any]
@@ -71,7 +93,7 @@ class ToolChoice:
             names = (ON_BY_ITSELF,) if self._has_large_picture(backend, messages, mm_processor_kwargs) else ()
         if names not in self._made:
             embed = embedder(backend) if "image_search" in names else None
-            self._made[names] = make_tools(names, replace(self._resources, embed=embed))
+            self._made[names] = (*make_tools(names, replace(self._resources, embed=embed)), *self._remote)
         return self._made[names]
 
     def _has_large_picture(
