@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tusi.tasks.world.atlas import COLOURS
-from tusi.tasks.world.cells import CHARACTERS, IGNORED_CELL, TEXT, cell_classes, cell_targets, target_sizes
+from tusi.tasks.world.cells import CHARACTERS, IGNORED_CELL, TEXT, cell_classes, cell_targets, cell_words, target_sizes
 from tusi.tasks.world.dense import dense_scene
 from tusi.tasks.world.generate import generate
 from tusi.tasks.world.sample import ObjectAnnotation, TextAnnotation
@@ -85,3 +85,12 @@ def test_targets_are_within_their_sizes(family: str) -> None:
         targets = cell_targets(sample.objects, sample.texts, 6, 7, is_complete=False)
         assert ((targets == IGNORED_CELL) | ((targets >= 0) & (targets < np.array(target_sizes())))).all()
         assert (targets[:, 0] > 0).any() or not (sample.objects or sample.texts)
+
+
+def test_words_are_said_where_things_stand() -> None:
+    objects = [thing("cat", (0, 0, 500, 250)), thing("cat", (0, 500, 250, 750), "red")]
+    words = cell_words(objects, [TextAnnotation("42", (750, 750, 1000, 1000))], 4, 4)
+    assert words[0] == words[1] == ("cat", "小猫")
+    assert words[8] == ("cat", "小猫", "red", "红")
+    assert words[15] == ("4", "2")
+    assert [i for i, said in enumerate(words) if said] == [0, 1, 8, 15]

@@ -11,9 +11,11 @@ from tusi.backends.local.loading import Frontend, load_frontend
 from tusi.chat.messages import ImagePart, Message, TextPart, ToolCall
 from tusi.chat.tool_schemas import TOOL_SCHEMAS
 from tusi.core.errors import ConfigError, RequestError
-from tusi.tasks.world.cells import target_sizes
+from tusi.tasks.world.atlas import load_concepts
+from tusi.tasks.world.cells import cell_classes, target_sizes
 from tusi.tasks.world.generate import FAMILIES, generate
 from tusi.tasks.world.messages import sample_to_messages
+from tusi.tasks.world.wording import Words
 from tusi.train.collate import TokenIds
 from tusi.train.encode import IGNORE, Conversation, Encoder, TrainExample
 from tusi.train.recipe import DataSection
@@ -112,18 +114,30 @@ def test_a_batch_is_a_function_of_its_number(frontend: Frontend, encoder: Encode
 
 @pytest.mark.parametrize("task", ["dense", "stem", "zoom"])
 def test_cells_match_the_tokens_of_their_pictures(frontend: Frontend, task: str) -> None:
-    source = CellSource(data(task), frontend.processor, seed=1, split="train", ramp_batches=0)
+    source = CellSource(data(task), frontend.processor, frontend.tokenizer, seed=1, split="train", ramp_batches=0)
     batch = source.batch(0)
     assert batch.labels_CL.shape == (batch.inputs["image_grid_thw"].prod(dim=1).sum() // 4, len(target_sizes()))
     assert batch.num_samples == 3
     assert 0 < batch.num_targets <= batch.labels_CL.numel()
 
 
+def test_the_words_of_a_cell_name_its_object_in_both_languages(frontend: Frontend) -> None:
+    source = CellSource(data("dense"), frontend.processor, frontend.tokenizer, seed=1, split="train", ramp_batches=0)
+    batch = source.batch(0)
+    classes = batch.labels_CL[:, 0].tolist()
+    row = next(i for i, c in enumerate(classes) if c > 0 and cell_classes()[c] in load_concepts())
+    concept = cell_classes()[classes[row]]
+    ids = set(batch.words_CW[row].tolist()) - {IGNORE}
+    for text in (f" {Words('en').name(concept)}", Words("zh").name(concept)):
+        assert set(frontend.tokenizer.encode(text)) <= ids
+    assert (batch.words_CW[classes.index(0)] == IGNORE).all()
+
+
 def test_cells_are_of_pictures_only(frontend: Frontend) -> None:
     with pytest.raises(ConfigError, match=r"data.sources name video; there are dense, grounding, reasoning"):
-        CellSource(data("video"), frontend.processor, seed=1, split="train", ramp_batches=0)
+        CellSource(data("video"), frontend.processor, frontend.tokenizer, seed=1, split="train", ramp_batches=0)
 
 
 def test_an_unknown_task_is_named_with_those_there_are(encoder: Encoder) -> None:
-    with pytest.raises(ConfigError, match=r"data.sources name chess; there are dense, grounding, reasoning"):
+    with pytest.raises(ConfigError, match=r"data.sources name chess; there are dense, grounding, reasoning, sparse"):
         ConversationSource(data("chess"), encoder, TokenIds(image=1, video=2), seed=1, split="train", ramp_batches=0)

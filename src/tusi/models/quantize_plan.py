@@ -180,7 +180,12 @@ def _quantization(bits: Bits, group_size: int, *, embedding: bool, head: bool) -
     vLLM calls the routers `text_experts_gate` and `vision_experts_gate`, and stacks experts only where the class
     `Linear` is a target.
     """
-    ignore: tuple[str, ...] = (r"re:.*mlp\.gate$", r"re:.*experts_gate$", r"re:.*patch_embed\..*", r"re:.*resampler_model\..*")
+    ignore: tuple[str, ...] = (
+        r"re:.*mlp\.gate$",
+        r"re:.*experts_gate$",
+        r"re:.*patch_embed\..*",
+        r"re:.*resampler_model\..*",
+    )
     names = {r"re:.*embed_tokens$": embedding, r"re:.*lm_head$": head and bits == 4}
     ignore += tuple(name for name, is_packed in names.items() if not is_packed)
     if bits == 8:

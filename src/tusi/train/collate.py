@@ -51,12 +51,13 @@ class CellBatch:
 
     inputs: dict[str, torch.Tensor]
     labels_CL: torch.Tensor
+    words_CW: torch.Tensor
     num_samples: int
 
     @property
     def num_targets(self) -> int:
-        """Facts that the loss is taken over."""
-        return int((self.labels_CL != IGNORE).sum())
+        """Facts that the loss is taken over; what a cell's words are is one of them."""
+        return int((self.labels_CL != IGNORE).sum() + (self.words_CW != IGNORE).any(dim=1).sum())
 
 
 def collate(examples: Sequence[TrainExample], ids: TokenIds) -> Batch:

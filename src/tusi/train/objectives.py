@@ -103,25 +103,47 @@ class CellObjective:
         self._sizes = list(sizes)
         head = torch.nn.Linear(model.lm_head.in_features, sum(sizes))
         self._module = torch.nn.ModuleDict(
-            {"vision_tower": self._model.vision_tower, "resampler_model": self._model.resampler_model, "head": head}
+            {
+                "vision_tower": self._model.vision_tower,
+                "resampler_model": self._model.resampler_model,
+                "lm_head": model.lm_head,
+                "head": head,
+            }
         )
 
     @property
     def module(self) -> torch.nn.Module:
-        """Vision tower, resampler and head."""
+        """Vision tower, resampler, the language head (tied: the words' embeddings) and the throw-away head."""
         return self._module
+
+    def _word_loss(self, features_CD: torch.Tensor, words_CW: torch.Tensor) -> LossSums:
+        """Each cell's feature is drawn to the embeddings of what could be said of it, which the decoder need then only
+        copy."""
+        has_words_C = (words_CW != IGNORE).any(dim=1)
+        return _any_of(self._module["lm_head"](features_CD[has_words_C]).float(), words_CW[has_words_C])
 
     def loss(self, batch: CellBatch) -> LossSums:
         """Facts without a label are left out."""
         features = self._model.get_image_features(batch.inputs["pixel_values"], batch.inputs["image_grid_thw"])
-        logits_CV = self._module["head"](torch.cat(list(features.pooler_output))).float()
+        features_CD = torch.cat(list(features.pooler_output))
+        logits_CV = self._module["head"](features_CD).float()
         facts = zip(logits_CV.split(self._sizes, dim=1), batch.labels_CL.T, strict=True)
-        sums = [_cross_entropy(logits[labels != IGNORE], labels[labels != IGNORE]) for logits, labels in facts]
+        sums = [self._word_loss(features_CD, batch.words_CW)]
+        sums += [_cross_entropy(logits[labels != IGNORE], labels[labels != IGNORE]) for logits, labels in facts]
         return LossSums(
             torch.stack([s.loss for s in sums]).sum(),
             sum(s.num_correct for s in sums),
             sum(s.num_targets for s in sums),
         )
+
+
+def _any_of(logits_CV: torch.Tensor, targets_CW: torch.Tensor) -> LossSums:
+    """Cross-entropy against all targets of a row alike; right if the likeliest value is one of them."""
+    is_target_CW = targets_CW != IGNORE
+    chosen_CW = logits_CV.log_softmax(dim=1).gather(1, targets_CW.clamp(min=0))
+    loss = -(chosen_CW * is_target_CW).sum(dim=1) / is_target_CW.sum(dim=1)
+    is_right_C = (logits_CV.argmax(dim=1, keepdim=True) == targets_CW).any(dim=1)
+    return LossSums(loss.sum(), int(is_right_C.sum()), len(targets_CW))
 
 
 def _cross_entropy(logits_TV: torch.Tensor, targets_T: torch.Tensor) -> LossSums:

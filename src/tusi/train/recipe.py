@@ -36,7 +36,10 @@ class ModelSection(Section):
 
 
 class SourceSection(Section):
-    """One source of samples: `dense` (many questions a picture) or a family of the world, and how often it is drawn."""
+    """One source of samples and how often it is drawn.
+
+    task: `dense` (many questions a picture), `sparse` (the same about one or two things), or a family of the world.
+    """
 
     task: str
     weight: float = Field(1.0, gt=0)

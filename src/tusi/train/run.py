@@ -63,8 +63,9 @@ def _cell_trainer(
     recipe: Recipe, frontend: Frontend, model: Ernie4_5_VLMoeForConditionalGeneration
 ) -> Trainer[CellBatch]:
     ramp = recipe.data.ramp_steps * recipe.optim.accumulation_steps
-    train = CellSource(recipe.data, frontend.processor, seed=recipe.seed, split="train", ramp_batches=ramp)
-    held_out = CellSource(recipe.data, frontend.processor, seed=recipe.seed, split="eval", ramp_batches=0)
+    parts = (recipe.data, frontend.processor, frontend.tokenizer)
+    train = CellSource(*parts, seed=recipe.seed, split="train", ramp_batches=ramp)
+    held_out = CellSource(*parts, seed=recipe.seed, split="eval", ramp_batches=0)
     return Trainer(recipe, CellObjective(model, sizes=target_sizes()), train, held_out)
 
 

@@ -14,18 +14,22 @@ from numpy.typing import NDArray
 
 from tusi.chat.messages import Message, TextPart
 from tusi.chat.prompt import MediaSegment
+from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import ConfigError
-from tusi.tasks.world.cells import cell_targets
+from tusi.tasks.world.cells import cell_targets, cell_words
 from tusi.tasks.world.dense import DenseScene, dense_scene
 from tusi.tasks.world.generate import FAMILIES, generate
 from tusi.tasks.world.messages import media_part, sample_to_messages
 from tusi.tasks.world.sample import Clip, Language, ObjectAnnotation, Pixels, TextAnnotation
 from tusi.tasks.world.splits import Split
 from tusi.train.collate import Batch, CellBatch, TokenIds, collate
-from tusi.train.encode import Conversation, Encoder, PromptProcessor
+from tusi.train.encode import IGNORE, Conversation, Encoder, PromptProcessor
 from tusi.train.recipe import DataSection, SourceSection
 
 DENSE = "dense"
+SPARSE = "sparse"
+"""Dense questions about a picture of one or two things: what a decoder learns to look with."""
+SPARSE_OBJECTS = 2
 MERGE = 2
 """Patches that a merged cell is wide."""
 
@@ -36,7 +40,7 @@ class ConversationSource:
     def __init__(
         self, data: DataSection, encoder: Encoder, ids: TokenIds, *, seed: int, split: Split, ramp_batches: int
     ) -> None:
-        _refuse_unknown(data.sources, {DENSE, *FAMILIES})
+        _refuse_unknown(data.sources, {DENSE, SPARSE, *FAMILIES})
         self._data = data
         self._encoder = encoder
         self._ids = ids
@@ -56,8 +60,9 @@ class ConversationSource:
         source = _drawn_source(self._data.sources, rng)
         difficulty = _drawn_difficulty(source, rng, batch_index, self._ramp_batches)
         language: Language = source.languages[int(rng.integers(len(source.languages)))]
-        if source.task == DENSE:
-            return dense_conversation(dense_scene(number, difficulty, language, split=self._split))
+        if source.task in (DENSE, SPARSE):
+            most = SPARSE_OBJECTS if source.task == SPARSE else None
+            return dense_conversation(dense_scene(number, difficulty, language, split=self._split, max_objects=most))
         sample = generate(source.task, difficulty, language, number, self._split)
         messages, tools = sample_to_messages(sample)
         return Conversation(messages=(*messages, *sample.trace), tools=tuple(tools))
@@ -77,9 +82,17 @@ class CellSource:
     """Batches of pictures with what stands in each merged cell: dense pictures and those of the families."""
 
     def __init__(
-        self, data: DataSection, processor: PromptProcessor, *, seed: int, split: Split, ramp_batches: int
+        self,
+        data: DataSection,
+        processor: PromptProcessor,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        split: Split,
+        ramp_batches: int,
     ) -> None:
         _refuse_unknown(data.sources, {DENSE, *FAMILIES} - {"video"})
+        self._tokenizer = tokenizer
         self._data = data
         self._processor = processor
         self._seed = seed
@@ -96,7 +109,21 @@ class CellSource:
             "pixel_values": torch.from_numpy(np.concatenate([item.pixel_values for item in prompt.media])),
             "image_grid_thw": torch.tensor([item.grid_thw for item in prompt.media]),
         }
-        return CellBatch(inputs, torch.from_numpy(np.concatenate(targets)), num_samples=len(pictures))
+        words = [words for p, item in zip(pictures, prompt.media, strict=True) for words in _words(p, item.grid_thw)]
+        return CellBatch(
+            inputs, torch.from_numpy(np.concatenate(targets)), self._word_ids(words), num_samples=len(pictures)
+        )
+
+    def _word_ids(self, words: Sequence[tuple[str, ...]]) -> torch.Tensor:
+        """[C, W] ids of the tokens that each cell's words begin or go on with, as a first word and after a space."""
+        ids = [
+            sorted({i for word in cell for text in _spellings(word) for i in self._tokenizer.encode(text)})
+            for cell in words
+        ]
+        ids_CW = np.full((len(ids), max(map(len, ids))), IGNORE, np.int64)
+        for row, found in enumerate(ids):
+            ids_CW[row, : len(found)] = found
+        return torch.from_numpy(ids_CW)
 
     def _picture(self, number: int, batch_index: int) -> _Annotated:
         rng = np.random.default_rng([self._seed, number])
@@ -117,6 +144,15 @@ def _targets(picture: _Annotated, grid_thw: tuple[int, int, int]) -> NDArray[np.
     return cell_targets(
         picture.objects, picture.texts, height // MERGE, width // MERGE, is_complete=picture.is_complete
     )
+
+
+def _spellings(word: str) -> tuple[str, ...]:
+    return (word, f" {word}") if word[0].isalpha() else (word,)
+
+
+def _words(picture: _Annotated, grid_thw: tuple[int, int, int]) -> list[tuple[str, ...]]:
+    _, height, width = grid_thw
+    return cell_words(picture.objects, picture.texts, height // MERGE, width // MERGE)
 
 
 def dense_conversation(scene: DenseScene) -> Conversation:

@@ -7,7 +7,7 @@ where the whole of it lies, and which characters are printed in the cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tusi.tasks.world.atlas import COLOURS, SHAPES, load_concepts
 from tusi.tasks.world.sample import ObjectAnnotation, TextAnnotation
 from tusi.tasks.world.scene import COORDINATE_STEP, spoken
+from tusi.tasks.world.wording import Words
 
 CELL = 28
 """Pixels of a merged cell's side: two patches of fourteen."""
@@ -78,6 +79,27 @@ def cell_targets(
     return targets_HWL.reshape(rows * columns, -1)
 
 
+def cell_words(
+    objects: Sequence[ObjectAnnotation], texts: Sequence[TextAnnotation], rows: int, columns: int
+) -> list[tuple[str, ...]]:
+    """What could be said of each of the C cells in either language: names, colours, printed characters, or nothing."""
+    words_HW: list[list[tuple[str, ...]]] = [[()] * columns for _ in range(rows)]
+    for thing in objects:
+        x1, y1, x2, y2 = _in_cells(thing.bbox_2d, rows, columns)
+        for row in range(rows)[_covered(y1, y2, rows)]:
+            for column in range(columns)[_covered(x1, x2, columns)]:
+                words_HW[row][column] = _words(thing)
+    for text in texts:
+        for row, column, character in _legible_characters(text, rows, columns):
+            words_HW[row][column] += (character,)
+    return [words for words_W in words_HW for words in words_W]
+
+
+def _words(thing: ObjectAnnotation) -> tuple[str, ...]:
+    names = (Words("en").name(thing.concept), Words("zh").name(thing.concept))
+    return names if thing.colour is None else (*names, thing.colour, Words("zh").colour(thing.colour))
+
+
 def _name(thing: ObjectAnnotation) -> str:
     return f"{thing.colour} {thing.concept}" if thing.concept in SHAPES else thing.concept
 
@@ -98,21 +120,26 @@ def _mark(targets_HWL: NDArray[np.int64], bbox: BBox, name: str, colour: str | N
 
 
 def _mark_characters(targets_HWL: NDArray[np.int64], text: TextAnnotation) -> None:
-    """Characters go to the cells that their middles lie in, taking them to be equally wide."""
     rows, columns, _ = targets_HWL.shape
+    used: dict[int, int] = {}
+    for row, column, character in _legible_characters(text, rows, columns):
+        if column not in used:
+            used[column] = 0
+            targets_HWL[row, column, 6:] = 0
+        if used[column] < NUM_SLOTS:
+            targets_HWL[row, column, 6 + used[column]] = 1 + CHARACTERS.index(character)
+            used[column] += 1
+
+
+def _legible_characters(text: TextAnnotation, rows: int, columns: int) -> Iterator[tuple[int, int, str]]:
+    """Row, column and character: each in the cell that its middle lies in, taking them to be equally wide."""
     x1, y1, x2, y2 = _in_cells(text.bbox_2d, rows, columns)
     if (y2 - y1) * CELL < MIN_LEGIBLE_PIXELS or not set(text.text) <= {*CHARACTERS, " "}:
         return
     row = min(rows - 1, int((y1 + y2) / 2))
-    used: dict[int, int] = {}
     for index, character in enumerate(text.text):
-        column = min(columns - 1, int(x1 + (x2 - x1) * (index + 0.5) / len(text.text)))
-        if column not in used:
-            used[column] = 0
-            targets_HWL[row, column, 6:] = 0
-        if character != " " and used[column] < NUM_SLOTS:
-            targets_HWL[row, column, 6 + used[column]] = 1 + CHARACTERS.index(character)
-            used[column] += 1
+        if character != " ":
+            yield row, min(columns - 1, int(x1 + (x2 - x1) * (index + 0.5) / len(text.text))), character
 
 
 def _covered(low: float, high: float, count: int) -> slice:

@@ -42,17 +42,24 @@ class DenseScene:
 
 
 def dense_scene(
-    seed: int, difficulty: int, language: Language, *, split: Split = "train", num_turns: int = 6
+    seed: int,
+    difficulty: int,
+    language: Language,
+    *,
+    split: Split = "train",
+    num_turns: int = 6,
+    max_objects: int | None = None,
 ) -> DenseScene:
     """The dense picture of a seed: artwork, artwork on cards, plain shapes and numbers, mixed.
 
     num_turns: how many questions, the caption included (fewer if the picture does not hold so many different ones).
+    max_objects: at most so many things, the printed ones counted apart; None: as many as the difficulty says.
     """
     rng = Rng(derive_key(SPLITS.index(split), "dense", difficulty, seed))
     context, words = Context(rng, difficulty, split, Words(language)), Words(language)
     width, height = picture_size(rng, difficulty)
     canvas = Canvas.ground(rng, width, height, difficulty)
-    number = rng.integer(*NUM_DENSE_OBJECTS[difficulty])
+    number = rng.integer(*NUM_DENSE_OBJECTS[difficulty]) if max_objects is None else rng.integer(1, max_objects)
     num_texts = rng.integer(0, 1 if difficulty <= 2 else 3)
     places = scatter(rng, width, height, [object_side(rng, difficulty) for _ in range(number + num_texts)])
     pool = context.pool()
