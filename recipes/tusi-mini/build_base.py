@@ -18,15 +18,19 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from tusi.models.config import Ernie4_5_VLMoeConfig, Ernie4_5_VLMoeTextConfig, Ernie4_5_VLMoeVisionConfig
 from tusi.models.config_write import config_to_dict
 from tusi.models.random_tokenizer import small_tokenizer_files
+from tusi.tasks.world.atlas import COLOURS, load_concepts
 from tusi.tasks.world.dense import dense_scene
 from tusi.tasks.world.generate import DIFFICULTIES, FAMILIES, LANGUAGES, generate
+from tusi.tasks.world.wording import Words
 
-VOCAB_SIZE = 2048
+VOCAB_SIZE = 2560
 MAX_IMAGE_TOKENS = 100
 MAX_FRAME_TOKENS = 36
 # A word with the space before it, a run of Chinese, a run of punctuation, one digit, one line break.
 WORDS = r" ?[A-Za-z]+| ?[\u4e00-\u9fff]+|[0-9]| ?[^\sA-Za-z0-9\u4e00-\u9fff]+|\s"
 SEEDS = range(400)
+TEMPLATE_WORDS = ("User", "Assistant", "Picture", " Picture", "Video", " Video", "yes", "no", *COLOURS)
+OFTEN = 3000
 
 TEXT = Ernie4_5_VLMoeTextConfig(
     vocab_size=VOCAB_SIZE,
@@ -48,7 +52,12 @@ VISION = Ernie4_5_VLMoeVisionConfig(depth=4, hidden_size=128, intermediate_size=
 
 
 def texts() -> Iterator[str]:
-    """What the model reads and writes in the train split."""
+    """What the model reads and writes in the train split, its names and the template's words often enough to be whole."""
+    for concept in load_concepts():
+        for language in LANGUAGES:
+            name = Words(language).name(concept)
+            yield from (name, f" {name}") * OFTEN
+    yield from TEMPLATE_WORDS * OFTEN
     for seed in SEEDS:
         for language in LANGUAGES:
             for difficulty in DIFFICULTIES:
