@@ -52,7 +52,7 @@ VISION = Ernie4_5_VLMoeVisionConfig(depth=4, hidden_size=128, intermediate_size=
 
 
 def texts() -> Iterator[str]:
-    """What the model reads and writes in the train split, its names and the template's words often enough to be whole."""
+    """What the model reads and writes in the train split; names and the template's words often enough to be whole."""
     for concept in load_concepts():
         for language in LANGUAGES:
             name = Words(language).name(concept)
