@@ -57,7 +57,6 @@ def test_losses_and_gradients_are_those_of_transformers_example_by_example(check
     expected = torch.stack(plain_losses(plain, batch)).sum()
     expected.backward()
     packed = load_model(checkpoint, random_init=False, seed=0)
-    use_packed_rows(packed)
     sums = SupervisedObjective(packed).loss(batch)
     sums.loss.backward()
     assert sums.num_targets == batch.num_targets == 18

@@ -16,6 +16,7 @@ from transformers import Ernie4_5_VLMoeForConditionalGeneration
 
 from tusi.train.collate import Batch, CellBatch
 from tusi.train.encode import IGNORE
+from tusi.train.packed import use_packed_rows
 
 MEDIA_INPUTS = {"pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"}
 
@@ -62,9 +63,13 @@ class Objective(Protocol[BatchT_contra]):
 
 
 class SupervisedObjective:
-    """Cross-entropy of the learnt tokens, each predicted from what stands before it."""
+    """Cross-entropy of the learnt tokens, each predicted from what stands before it in its example.
+
+    The model is made to take packed rows: as transformers runs it, examples of a row would see each other.
+    """
 
     def __init__(self, model: Ernie4_5_VLMoeForConditionalGeneration) -> None:
+        use_packed_rows(model)
         self._model = model
 
     @property

@@ -19,7 +19,6 @@ from tusi.train.curves import plot_curves
 from tusi.train.encode import Encoder
 from tusi.train.model import export_checkpoint, load_model
 from tusi.train.objectives import CellObjective, SupervisedObjective
-from tusi.train.packed import use_packed_rows
 from tusi.train.recipe import Recipe
 from tusi.train.sources import CellSource, ConversationSource
 from tusi.train.trainer import Progress, Trainer
@@ -39,7 +38,6 @@ def run_recipe(recipe: Recipe, *, on_start: Callable[[Callable[[], None]], None]
     if recipe.objective == "cells":
         trainer = _cell_trainer(recipe, frontend, model)
     else:
-        use_packed_rows(model)
         trainer = _trainer(recipe, frontend, model)
     if on_start is not None:
         on_start(trainer.request_stop)
