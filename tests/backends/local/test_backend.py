@@ -319,7 +319,8 @@ def test_the_death_of_the_engine_reaches_everyone_and_later_calls_say_why(script
 
 
 def test_a_grammar_that_fails_costs_its_own_completions_only(scripted: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = scripted("0123456789" * 20)
+    # Digits wherever a prompt ends: the second request's is of another length, and the script counts from the newest.
+    backend = scripted(lambda index: 3 + index % 10)
     other = backend.backend.stream(backend.request(max_tokens=60))
     next(other)
     monkeypatch.setattr("tusi.backends.structured_outputs.MatcherGrammar.accept", lambda self, token_id: False)
