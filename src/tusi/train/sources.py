@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tusi.chat.messages import Message, TextPart
 from tusi.chat.prompt import MediaSegment
@@ -104,22 +103,28 @@ class CellSource:
         size = self._data.samples_per_batch
         pictures = [self._picture(index * size + row, index) for row in range(size)]
         prompt = self._processor.process([MediaSegment(media_part(picture.pixels)) for picture in pictures])
-        targets = [_targets(p, item.grid_thw) for p, item in zip(pictures, prompt.media, strict=True)]
+        targets, words = [], list[tuple[str, ...]]()
+        for picture, item in zip(pictures, prompt.media, strict=True):
+            rows, columns = (side // MERGE for side in item.grid_thw[1:])
+            known = (picture.objects, picture.texts, rows, columns)
+            targets.append(cell_targets(*known, is_complete=picture.is_complete))
+            words += cell_words(*known)
         inputs = {
             "pixel_values": torch.from_numpy(np.concatenate([item.pixel_values for item in prompt.media])),
             "image_grid_thw": torch.tensor([item.grid_thw for item in prompt.media]),
         }
-        words = [words for p, item in zip(pictures, prompt.media, strict=True) for words in _words(p, item.grid_thw)]
         return CellBatch(
             inputs, torch.from_numpy(np.concatenate(targets)), self._word_ids(words), num_samples=len(pictures)
         )
 
     def _word_ids(self, words: Sequence[tuple[str, ...]]) -> torch.Tensor:
         """[C, W] ids of the tokens that each cell's words begin or go on with, as a first word and after a space."""
-        ids = [
-            sorted({i for word in cell for text in _spellings(word) for i in self._tokenizer.encode(text)})
-            for cell in words
-        ]
+        # A thing covers many cells: its words are encoded once.
+        spelt = {
+            cell: sorted({i for word in cell for text in _spellings(word) for i in self._tokenizer.encode(text)})
+            for cell in set(words)
+        }
+        ids = [spelt[cell] for cell in words]
         ids_CW = np.full((len(ids), max(map(len, ids))), IGNORE, np.int64)
         for row, found in enumerate(ids):
             ids_CW[row, : len(found)] = found
@@ -139,20 +144,8 @@ class CellSource:
         return _Annotated(pixels, sample.objects, sample.texts, is_complete=False)
 
 
-def _targets(picture: _Annotated, grid_thw: tuple[int, int, int]) -> NDArray[np.int64]:
-    _, height, width = grid_thw
-    return cell_targets(
-        picture.objects, picture.texts, height // MERGE, width // MERGE, is_complete=picture.is_complete
-    )
-
-
 def _spellings(word: str) -> tuple[str, ...]:
     return (word, f" {word}") if word[0].isalpha() else (word,)
-
-
-def _words(picture: _Annotated, grid_thw: tuple[int, int, int]) -> list[tuple[str, ...]]:
-    _, height, width = grid_thw
-    return cell_words(picture.objects, picture.texts, height // MERGE, width // MERGE)
 
 
 def dense_conversation(scene: DenseScene) -> Conversation:
