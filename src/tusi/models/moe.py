@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tusi import kernels
 from tusi.models.config import Ernie4_5_VLMoeTextConfig
 from tusi.models.parameters import Parameters
-from tusi.quant.weights import F32, I32, StackedWeight, Weight, concat_rows
+from tusi.quant.weights import F32, I32, StackedWeight, Weight
 
 Bool = NDArray[np.bool_]
 
@@ -46,8 +46,7 @@ class MLP:
 
     @classmethod
     def load(cls, params: Parameters) -> MLP:
-        gate_up = concat_rows(params.weight("gate_proj.weight"), params.weight("up_proj.weight"))
-        return cls(gate_up, params.weight("down_proj.weight"))
+        return cls(params.joined("gate_proj.weight", "up_proj.weight"), params.weight("down_proj.weight"))
 
     def __call__(self, x_TD: F32) -> F32:
         return self.down_proj.linear(kernels.silu_and_mul(self.gate_up_proj.linear(x_TD)))

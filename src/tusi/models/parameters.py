@@ -35,6 +35,7 @@ from tusi.quant.weights import (
     NotFiniteError,
     StackedWeight,
     Weight,
+    concat_rows,
     make_weight,
     stack_weights,
 )
@@ -119,6 +120,10 @@ class Parameters:
         weight = self._source.packed(spec.name) or self._make(self._source[spec.name], spec)
         self._meter.count(spec)
         return weight
+
+    def joined(self, *names: str) -> Weight:
+        """Matrices of one width as one, their rows in order. Joined here, so that a packed file can hold the whole."""
+        return concat_rows(*(self.weight(name) for name in names))
 
     def experts(self, name: str) -> StackedWeight:
         """A stack of E matrices (out, in), converted one by one."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from tusi import kernels
 from tusi.core.errors import CheckpointError, ConfigError
 from tusi.core.types import WeightFormat
+from tusi.quant.memory import empty_array
 
 F32 = NDArray[np.float32]
 U16 = NDArray[np.uint16]
@@ -322,7 +323,7 @@ def concat_rows(*weights: Weight) -> Weight:
 def stack_weights(count: int, make: Callable[[int], Weight]) -> StackedWeight:
     """Stack `count` matrices of one shape and format, made one at a time so that only one is held twice."""
     first = make(0)
-    arrays = tuple(np.empty((count, *array.shape), array.dtype) for array in first.arrays)
+    arrays = tuple(empty_array((count, *array.shape), array.dtype) for array in first.arrays)
     for e in range(count):
         for stacked, array in zip(arrays, (make(e) if e else first).arrays, strict=True):
             stacked[e] = array
