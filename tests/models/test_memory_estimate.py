@@ -90,7 +90,9 @@ def _spans(value: object) -> Iterator[tuple[int, int]]:
         for item in value:
             yield from _spans(item)
     else:
-        fields = [getattr(cls, "__dataclass_fields__", {}) for cls in type(value).__mro__ if cls is not Ernie4_5_VLMoeConfig]
+        fields = [
+            getattr(cls, "__dataclass_fields__", {}) for cls in type(value).__mro__ if cls is not Ernie4_5_VLMoeConfig
+        ]
         for name in dict.fromkeys(name for names in fields for name in names):
             if name != "config":
                 yield from _spans(getattr(value, name))
