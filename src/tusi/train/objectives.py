@@ -104,6 +104,7 @@ class CellObjective:
     """
 
     def __init__(self, model: Ernie4_5_VLMoeForConditionalGeneration, *, sizes: Sequence[int]) -> None:
+        use_packed_rows(model)
         self._model = model.model
         self._sizes = list(sizes)
         head = torch.nn.Linear(model.lm_head.in_features, sum(sizes))

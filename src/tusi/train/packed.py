@@ -1,6 +1,6 @@
 """What makes transformers' model quick on a packed row; the numbers stay those of its own modules (tested).
 
-Attention runs sequence by sequence, so that a row costs the sum of its examples' squares, not the square of their sum;
+Attention runs within sequences, so that a row costs the sum of its examples' squares, not the square of their sum;
 the modality-isolated experts take their tokens by index instead of by masks of the row's whole width.
 """
 
@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import AttentionInterface, Ernie4_5_VLMoeForConditionalGeneration
-from transformers.models.ernie4_5_vl_moe.modeling_ernie4_5_vl_moe import Ernie4_5_VLMoeMoeBlock
+from transformers.models.ernie4_5_vl_moe.modeling_ernie4_5_vl_moe import (
+    Ernie4_5_VLMoeMoeBlock,
+    Ernie4_5_VLMoeVisionAttention,
+    apply_rotary_pos_emb_vision,
+)
+
+from tusi.train.segment_attention import segment_attention
 
 ATTENTION = "tusi_packed"
 
@@ -26,27 +31,45 @@ def use_packed_rows(model: Ernie4_5_VLMoeForConditionalGeneration) -> None:
     for module in model.modules():
         if type(module) is Ernie4_5_VLMoeMoeBlock:
             module.__class__ = IndexedMoeBlock
+        if type(module) is Ernie4_5_VLMoeVisionAttention:
+            module.__class__ = PackedVisionAttention
 
 
 def packed_attention(
     module: torch.nn.Module,
-    query_1HTD: torch.Tensor,
-    key_1KTD: torch.Tensor,
-    value_1KTD: torch.Tensor,
+    query_1NTD: torch.Tensor,
+    key_1MTD: torch.Tensor,
+    value_1MTD: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
     scaling: float,
     cu_seq_lens_q: torch.Tensor | None = None,
     **_kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each sequence of a row (all of the row, if it has no borders): [1, T, H, D]."""
+    """Causal attention within each sequence of a row (all of the row, if it has no borders): [1, T, N, D]."""
     assert attention_mask is None, "a packed row has no padding to mask"
-    groups = query_1HTD.shape[1] // key_1KTD.shape[1]
-    states = [query_1HTD, key_1KTD.repeat_interleave(groups, dim=1), value_1KTD.repeat_interleave(groups, dim=1)]
-    lengths = [query_1HTD.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
-    parts = zip(*(torch.split(tensor, lengths, dim=2) for tensor in states), strict=True)
-    outputs = [functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in parts]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    lengths = [query_1NTD.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query_1NTD, key_1MTD, value_1MTD))
+    return segment_attention(query, key, value, lengths, is_causal=True, scale=scaling)[None], None
+
+
+class PackedVisionAttention(Ernie4_5_VLMoeVisionAttention):
+    """The same attention for all pictures of a size at once."""
+
+    def forward(  # type: ignore[override]  # transformers' takes a maximum length that nothing here needs
+        self,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        **_kwargs: Any,
+    ) -> torch.Tensor:
+        """[P, D] patches of all pictures; each sees those of its own picture (of its own frame, in a clip)."""
+        qkv_3PND = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1)).transpose(0, 1)
+        query_PND, key_PND = apply_rotary_pos_emb_vision(qkv_3PND[0], qkv_3PND[1], *position_embeddings)
+        lengths = cu_seqlens.diff().tolist()
+        out_PND = segment_attention(query_PND, key_PND, qkv_3PND[2], lengths, is_causal=False, scale=self.scaling)
+        projected: torch.Tensor = self.proj(out_PND.flatten(1))
+        return projected
 
 
 class IndexedMoeBlock(Ernie4_5_VLMoeMoeBlock):

@@ -88,6 +88,7 @@ class EvalSection(Section):
 class Recipe(Section):
     """A whole run. save_every_steps bounds what a crash can cost.
 
+    num_workers: processes that make batches ahead; 0 makes each when it is needed. The batches are the same.
     objective: `supervised` learns the assistant's turns; `cells` warms up the vision tower on what each cell shows.
     """
 
@@ -96,6 +97,7 @@ class Recipe(Section):
     seed: int = 42
     max_steps: int = Field(ge=1)
     precision: Literal["fp32", "bf16"] = "fp32"
+    num_workers: int = Field(0, ge=0, le=64)
     save_every_steps: int = Field(200, ge=1)
     log_every_steps: int = Field(10, ge=1)
     model: ModelSection

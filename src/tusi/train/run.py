@@ -5,20 +5,25 @@ The result lies in `output_dir/checkpoint`, in the published layout.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from transformers import Ernie4_5_VLMoeForConditionalGeneration
 
-from tusi.backends.local.loading import Frontend, load_frontend
+from tusi.backends.local.loading import load_frontend
 from tusi.tasks.world.cells import target_sizes
-from tusi.train.collate import Batch, CellBatch, TokenIds
+from tusi.tasks.world.splits import Split
+from tusi.train.collate import TokenIds
 from tusi.train.curves import plot_curves
 from tusi.train.encode import Encoder
 from tusi.train.model import export_checkpoint, load_model
-from tusi.train.objectives import CellObjective, SupervisedObjective
+from tusi.train.objectives import CellObjective, Objective, SupervisedObjective
+from tusi.train.prefetch import BatchSource, PrefetchedSource
 from tusi.train.recipe import Recipe
 from tusi.train.sources import CellSource, ConversationSource
 from tusi.train.trainer import Progress, Trainer
@@ -32,39 +37,43 @@ def run_recipe(recipe: Recipe, *, on_start: Callable[[Callable[[], None]], None]
     on_start: is given a function that asks the run to stop after its step, for a signal handler.
     Raises ConfigError, CheckpointError, RequestError (a sample that does not fit the recipe).
     """
-    frontend = load_frontend(recipe.model.path, name=recipe.model.path.name)
     model = load_model(recipe.model.path, random_init=recipe.model.random_init, seed=recipe.seed)
-    trainer: Trainer[Batch] | Trainer[CellBatch]
-    if recipe.objective == "cells":
-        trainer = _cell_trainer(recipe, frontend, model)
-    else:
-        trainer = _trainer(recipe, frontend, model)
-    if on_start is not None:
-        on_start(trainer.request_stop)
-    progress = trainer.run()
+    with contextlib.ExitStack() as stack:
+        trainer = _trainer(recipe, model, stack)
+        if on_start is not None:
+            on_start(trainer.request_stop)
+        progress = trainer.run()
     plot_curves(recipe.output_dir / "curves.csv", recipe.output_dir / "curves.png")
     _export(recipe, model)
     return progress
 
 
-def _trainer(recipe: Recipe, frontend: Frontend, model: Ernie4_5_VLMoeForConditionalGeneration) -> Trainer[Batch]:
-    data, config = recipe.data, frontend.config
+def make_source(recipe: Recipe, split: Split) -> BatchSource[Any]:
+    """Batches of a recipe for its objective: CellBatch for `cells`, else Batch. Those of `eval` know no ramp."""
+    frontend, data = load_frontend(recipe.model.path, name=recipe.model.path.name), recipe.data
+    ramp = data.ramp_steps * recipe.optim.accumulation_steps if split == "train" else 0
+    if recipe.objective == "cells":
+        parts = (data, frontend.processor, frontend.tokenizer)
+        return CellSource(*parts, seed=recipe.seed, split=split, ramp_batches=ramp)
     encoder = Encoder(frontend.template, frontend.processor, frontend.tokenizer, max_tokens=data.max_tokens)
-    ids = TokenIds(image=config.image_token_id, video=config.video_token_id)
-    ramp = data.ramp_steps * recipe.optim.accumulation_steps
-    train = ConversationSource(data, encoder, ids, seed=recipe.seed, split="train", ramp_batches=ramp)
-    held_out = ConversationSource(data, encoder, ids, seed=recipe.seed, split="eval", ramp_batches=0)
-    return Trainer(recipe, SupervisedObjective(model), train, held_out)
+    ids = TokenIds(image=frontend.config.image_token_id, video=frontend.config.video_token_id)
+    return ConversationSource(data, encoder, ids, seed=recipe.seed, split=split, ramp_batches=ramp)
 
 
-def _cell_trainer(
-    recipe: Recipe, frontend: Frontend, model: Ernie4_5_VLMoeForConditionalGeneration
-) -> Trainer[CellBatch]:
-    ramp = recipe.data.ramp_steps * recipe.optim.accumulation_steps
-    parts = (recipe.data, frontend.processor, frontend.tokenizer)
-    train = CellSource(*parts, seed=recipe.seed, split="train", ramp_batches=ramp)
-    held_out = CellSource(*parts, seed=recipe.seed, split="eval", ramp_batches=0)
-    return Trainer(recipe, CellObjective(model, sizes=target_sizes()), train, held_out)
+def _trainer(
+    recipe: Recipe, model: Ernie4_5_VLMoeForConditionalGeneration, stack: contextlib.ExitStack
+) -> Trainer[Any]:
+    train, held_out = make_source(recipe, "train"), make_source(recipe, "eval")
+    if recipe.num_workers:
+        make = functools.partial(make_source, recipe, "train")
+        last = recipe.max_steps * recipe.optim.accumulation_steps
+        train = stack.enter_context(PrefetchedSource(make, num_workers=recipe.num_workers, last=last))
+    objective: Objective[Any]
+    if recipe.objective == "cells":
+        objective = CellObjective(model, sizes=target_sizes())
+    else:
+        objective = SupervisedObjective(model)
+    return Trainer[Any](recipe, objective, train, held_out)
 
 
 def _export(recipe: Recipe, model: Ernie4_5_VLMoeForConditionalGeneration) -> None:

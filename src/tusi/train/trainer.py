@@ -11,15 +11,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol
+from typing import Any, Generic
 
 import torch
 
 from tusi.core.errors import ConfigError, EngineError
 from tusi.train.balance import ExpertBalancer
 from tusi.train.curves import Curves
-from tusi.train.objectives import BatchT, BatchT_co, LossSums, Objective
+from tusi.train.objectives import BatchT, LossSums, Objective
 from tusi.train.optim import build_optimizer, set_learning_rate
+from tusi.train.prefetch import BatchSource
 from tusi.train.recipe import Recipe
 from tusi.train.schedule import learning_rate
 from tusi.train.state import load_latest_state, save_state
@@ -27,15 +28,7 @@ from tusi.train.state import load_latest_state, save_state
 logger = logging.getLogger(__name__)
 
 # What may change between a run and its resumption without making it another run.
-RESUMABLE_KEYS = {"max_steps", "save_every_steps", "log_every_steps", "eval", "output_dir"}
-
-
-class BatchSource(Protocol[BatchT_co]):
-    """Where batches come from; a pure function of the index, so that a resumed run sees what the first would have."""
-
-    def batch(self, index: int) -> BatchT_co:
-        """Batch number index."""
-        ...
+RESUMABLE_KEYS = {"max_steps", "save_every_steps", "log_every_steps", "eval", "output_dir", "num_workers"}
 
 
 @dataclass(slots=True)
