@@ -76,7 +76,9 @@ def _attention(
     """[B, L, N, D]. The query heads that share a key head are rows of one product."""
     batch, length, heads, width = query_BLND.shape
     kv_heads = key_BLMD.shape[2]
-    query_BMQD = query_BLND.unflatten(2, (kv_heads, -1)).permute(0, 2, 3, 1, 4).reshape(batch * kv_heads, -1, width)
+    query_BMQD = (
+        query_BLND.view(batch, length, kv_heads, -1, width).permute(0, 2, 3, 1, 4).reshape(batch * kv_heads, -1, width)
+    )
     key_BMLD, value_BMLD = (t.transpose(1, 2).reshape(batch * kv_heads, length, width) for t in (key_BLMD, value_BLMD))
     mask_QL = _mask(length, heads // kv_heads, query_BLND.dtype, is_causal=is_causal)
     scores_BMQL = torch.baddbmm(mask_QL, query_BMQD, key_BMLD.transpose(1, 2), alpha=scale)
