@@ -9,6 +9,7 @@ from PIL import Image
 from tusi.backends.fake import FakeBackend
 from tusi.cli import session
 from tusi.cli.main import main
+from tusi.models import embedded
 
 
 @pytest.fixture
@@ -27,6 +28,8 @@ def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TUSI_MODEL", "TUSI_API_KEY", "HF_ENDPOINT", "HF_TOKEN", "FORCE_COLOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TUSI_CACHE", str(tmp_path / "cache"))
+    # Whether a source tree has the embedded model must not decide what these tests see.
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "no-embedded-model")
 
 
 @pytest.fixture

@@ -32,17 +32,21 @@ def test_options_reach_the_request_and_nothing_else_changes() -> None:
     assert make_request(backend, MESSAGES, AnswerOptions()).template_kwargs == {}
 
 
-def test_no_model_lists_the_choices() -> None:
-    with pytest.raises(ConfigError, match="no model is chosen") as caught:
-        session.choose_model(None)
-    for choice in ("--model", "TUSI_MODEL", "tusi pull", "tusi fit", "random"):
-        assert choice in str(caught.value)
-
-
-def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flag_wins_over_the_environment_and_that_over_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session.choose_model(None) == "tusi-mini"
     monkeypatch.setenv("TUSI_MODEL", "from-environment")
     assert session.choose_model(None) == "from-environment"
     assert session.choose_model("from-flag") == "from-flag"
+
+
+def test_many_conversations_get_an_engine_with_room_for_them() -> None:
+    assert session.crowd_config(8) is None
+    config = session.crowd_config(64)
+    assert config is not None
+    assert config.max_num_seqs == 64
+    assert config.max_num_batched_tokens >= 1024
+    assert config.num_blocks is not None
+    assert config.num_blocks * config.block_size >= 64 * 600
 
 
 def test_random_is_loudly_called_noise(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:

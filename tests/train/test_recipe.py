@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tusi.core.errors import ConfigError
+from tusi.models import embedded
 from tusi.train.recipe import load_recipe
 
 GOOD = """
@@ -27,6 +28,16 @@ def write(folder: Path, text: str) -> Path:
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD), ["optim.min_lr=2E-6", "optim.weight_decay=.5e-1"])
     assert (recipe.optim.lr, recipe.optim.min_lr, recipe.optim.weight_decay) == (1e-5, 2e-6, 0.05)
+
+
+def test_the_embedded_model_is_named_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "FOLDER", tmp_path / "mini")
+    with pytest.raises(ConfigError, match="comes without tusi-mini"):
+        load_recipe(write(tmp_path, GOOD), ["model.path=tusi-mini"])
+    (tmp_path / "mini").mkdir()
+    (tmp_path / "mini" / "config.json").write_text("{}")
+    assert load_recipe(write(tmp_path, GOOD), ["model.path=tusi-mini"]).model.path == tmp_path / "mini"
+    assert load_recipe(write(tmp_path, GOOD), ["model.path=./tusi-mini"]).model.path == Path("tusi-mini")
 
 
 def test_overrides_come_after_the_file(tmp_path: Path) -> None:

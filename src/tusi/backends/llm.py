@@ -20,6 +20,7 @@ from tusi.core.errors import BackendUnavailable, RequestError
 from tusi.core.types import WeightFormatChoice
 from tusi.engine.config import EngineConfig, KVCacheDtype
 from tusi.engine.sampling_params import SamplingParams
+from tusi.models.embedded import default_model
 from tusi.processing.limits import MediaLimits
 
 Conversation = Sequence[Message | Mapping[str, Any]]
@@ -34,7 +35,8 @@ _PROMPT_KEYS = ("prompt", "prompt_token_ids", "multi_modal_data", "mm_processor_
 class LLM:
     """A model to be asked in batches.
 
-    model: a checkpoint folder, a model that was pulled, or "random" (tiny, answers mean nothing). dtype: fp32, bf16,
+    model: a checkpoint folder, a model that was pulled, or "random" (tiny, answers mean nothing); None: TUSI_MODEL, or
+    tusi-mini, which comes with the package. dtype: fp32, bf16,
     int8, int4, or auto: as stored if the checkpoint is quantised, else bf16. max_model_len None: the model's own, at
     most EngineConfig's default. The other limits are those of EngineConfig and MediaLimits. media_cache_bytes: pixel
     data of media kept for reuse.
@@ -44,7 +46,7 @@ class LLM:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str | Path | None = None,
         *,
         dtype: WeightFormatChoice = "auto",
         max_model_len: int | None = None,
@@ -70,7 +72,7 @@ class LLM:
             encoder_cache_tokens=encoder_cache_tokens,
         )
         self.backend: Backend = LocalBackend.load(
-            model,
+            default_model() if model is None else model,
             dtype=dtype,
             max_model_len=max_model_len,
             engine_config=engine_config,

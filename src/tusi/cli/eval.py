@@ -16,7 +16,7 @@ from tusi.agent.types import AgentLimits
 from tusi.backends.protocol import Backend
 from tusi.cli import options
 from tusi.cli.console import stderr_console
-from tusi.cli.session import ModelOptions, choose_model, opened_backend
+from tusi.cli.session import ModelOptions, choose_model, crowd_config, opened_backend
 from tusi.core.errors import ConfigError
 from tusi.engine.sampling_params import SamplingParams
 from tusi.evals.report import make_report
@@ -81,7 +81,12 @@ def eval(  # noqa: A001 - a command's function bears its name
         concurrency=concurrency,
         template_kwargs={} if thinking is None else {"enable_thinking": thinking},
     )
-    model_options = ModelOptions(model=choose_model(model), dtype=dtype, max_model_len=max_model_len)
+    model_options = ModelOptions(
+        model=choose_model(model),
+        dtype=dtype,
+        max_model_len=max_model_len,
+        engine_config=crowd_config(concurrency),
+    )
     settings = _settings(model_options, tasks[0], run)
     with (
         nullcontext() if out is None else ResultFile(out, settings) as file,

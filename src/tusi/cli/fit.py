@@ -18,6 +18,7 @@ from tusi.core.errors import CheckpointError, ConfigError
 from tusi.core.machine import memory
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.config_io import load_config, parse_config
+from tusi.models.embedded import EMBEDDED_MODEL, embedded_folder
 from tusi.models.fit import FitReport, find_change, least_bytes
 from tusi.models.fit import fit as fit_model
 from tusi.models.hub import DEFAULT_REVISION, cache_folder, fetch_config, is_pulled, model_folder
@@ -87,7 +88,9 @@ def _find_config(model: str, revision: str, endpoint: str | None) -> tuple[Ernie
     if local.is_file():
         beside = ProcessorConfig.from_pretrained(local.parent).image if local.name == "config.json" else PixelConfig()
         return parse_config(_read_json(local), source=str(local)), beside
-    if not local.is_dir() and is_pulled(model, revision):
+    if model == EMBEDDED_MODEL:
+        local = embedded_folder()
+    elif not local.is_dir() and is_pulled(model, revision):
         local = model_folder(model, revision)
     if local.is_dir():
         return load_config(local), ProcessorConfig.from_pretrained(local).image

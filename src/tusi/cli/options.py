@@ -12,7 +12,9 @@ from tusi.cli.session import DType
 
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="Folder, pulled model, or 'random' (noise); TUSI_MODEL, if not given."),
+    typer.Option(
+        "--model", "-m", help="Folder, pulled model, or 'random' (noise); if not given TUSI_MODEL or tusi-mini."
+    ),
 ]
 Dtype = Annotated[
     DType,

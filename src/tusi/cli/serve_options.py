@@ -66,7 +66,8 @@ def choose_dtype(dtype: DType, quantization: str | None) -> DType:
 
 
 Model = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="Folder, pulled model, or 'random' (noise); TUSI_MODEL if none.")
+    str | None,
+    typer.Argument(metavar="MODEL", help="Folder, pulled model, or 'random' (noise); TUSI_MODEL or tusi-mini if none."),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets the network in: set --api-key then.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")]

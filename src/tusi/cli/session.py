@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tusi.backends.protocol import Backend, ChatRequest
 from tusi.cli.console import stderr_console
-from tusi.core.env import TUSI_MODEL
 from tusi.core.errors import ConfigError
 from tusi.engine.sampling_params import SamplingParams, StructuredOutputsParams
+from tusi.models.embedded import default_model
 
 if TYPE_CHECKING:
     from tusi.engine.config import EngineConfig
@@ -24,6 +24,7 @@ RANDOM_REMARK = (
     "### The model is RANDOM: a tiny one with random weights. What it wrote is NOISE and says nothing about the "
     "pictures; it only shows that the installation works. ###"
 )
+_CROWD_TOKENS = 768  # of the KV cache for each of many conversations; those of the world take 100 to 600
 DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
 
 
@@ -57,17 +58,8 @@ class AnswerOptions:
 
 
 def choose_model(flag: str | None) -> str:
-    """The flag, else TUSI_MODEL. Raises ConfigError if there is neither."""
-    name = flag or TUSI_MODEL.get()
-    if name is None:
-        raise ConfigError(
-            "no model is chosen, and none comes with Tusi. Give --model (or set TUSI_MODEL) to one of:\n"
-            "  a checkpoint folder:   --model path/to/folder\n"
-            "  a pulled model:        tusi pull baidu/ERNIE-4.5-VL-28B-A3B-Thinking, then --model with that name\n"
-            "                         (59 GB; `tusi fit baidu/ERNIE-4.5-VL-28B-A3B-Thinking` tells what fits here)\n"
-            "  noise, for a test:     --model random"
-        )
-    return name
+    """The flag, else TUSI_MODEL, else the embedded model."""
+    return flag or default_model()
 
 
 @contextmanager
@@ -81,6 +73,20 @@ def opened_backend(options: ModelOptions) -> Iterator[Backend]:
         backend.close()
         if name == RANDOM_MODEL:
             print(RANDOM_REMARK, file=sys.stderr)
+
+
+def crowd_config(concurrency: int) -> EngineConfig | None:
+    """An engine that runs so many short conversations at once; None: the usual one is enough."""
+    from tusi.engine.config import EngineConfig
+
+    usual = EngineConfig()
+    if concurrency <= usual.max_num_seqs:
+        return None
+    return EngineConfig(
+        max_num_seqs=concurrency,
+        max_num_batched_tokens=max(usual.max_num_batched_tokens, 16 * concurrency),
+        num_blocks=max(usual.max_model_len, concurrency * _CROWD_TOKENS) // usual.block_size,
+    )
 
 
 def load_backend(name: str, options: ModelOptions) -> Backend:

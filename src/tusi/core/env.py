@@ -80,7 +80,7 @@ TUSI_MODEL: Variable[str | None] = Variable(
     name="TUSI_MODEL",
     parse=str,
     default=None,
-    help="Model that the command line uses when --model is not given.",
+    help="Model that is used when none is named; tusi-mini, which comes with the package, if unset.",
 )
 TUSI_API_KEY: Variable[str | None] = Variable(
     name="TUSI_API_KEY",

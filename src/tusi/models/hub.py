@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from tusi.core.env import TUSI_CACHE
 from tusi.core.errors import CheckpointError, ConfigError, DownloadError
+from tusi.models.embedded import EMBEDDED_MODEL, embedded_folder
 from tusi.models.hub_checks import check_checkpoint_files
 from tusi.models.hub_client import HubClient, RepoFile
 from tusi.models.hub_download import Downloader, Progress
@@ -117,10 +118,13 @@ def pull(
 
 
 def resolve_model(name: str, *, revision: str = DEFAULT_REVISION) -> Path:
-    """The folder of a model: a local one itself, or where `pull` (or Hugging Face's tools) put it. Downloads nothing.
+    """The folder of a model: the embedded one's, a local one, or where `pull` (or Hugging Face's tools) put it.
 
-    Raises CheckpointError if there is no such folder or the pull was not finished, ConfigError for what is no name.
+    Downloads nothing. Raises CheckpointError if there is no such folder or the pull was not finished, ConfigError for
+    what is no name.
     """
+    if name == EMBEDDED_MODEL:
+        return embedded_folder()
     local = Path(name).expanduser()
     if local.is_dir():
         _require_finished(local, name)

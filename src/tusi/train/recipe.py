@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tusi.core.errors import ConfigError
+from tusi.models.embedded import EMBEDDED_MODEL, embedded_folder
 
 
 class Section(BaseModel):
@@ -24,7 +25,7 @@ class Section(BaseModel):
 
 
 class ModelSection(Section):
-    """The checkpoint folder to start from.
+    """The checkpoint folder to start from, or `tusi-mini` for the model that comes with the package.
 
     random_init: keep its configuration and tokenizer only and draw the weights anew from `seed`.
     expert_bias_rate: how fast the correction biases move towards balance; 0 freezes them (ERNIEKit does in SFT).
@@ -33,6 +34,11 @@ class ModelSection(Section):
     path: Path
     random_init: bool = False
     expert_bias_rate: float = Field(0.0, ge=0)
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _embedded(cls, value: object) -> object:
+        return embedded_folder() if value == EMBEDDED_MODEL else value
 
 
 class SourceSection(Section):
