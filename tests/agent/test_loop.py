@@ -11,7 +11,7 @@ import pytest
 from tusi.agent.loop import iter_agent, run_agent
 from tusi.agent.tools.calculator import Calculator
 from tusi.agent.tools.zoom import ImageZoomInTool
-from tusi.agent.types import AgentEvent, AgentLimits, CallResult, CallStart, Delta, RunEnd, TurnEnd
+from tusi.agent.types import AgentEvent, AgentLimits, CallResult, CallStart, Delta, RunEnd, TurnEnd, TurnStart
 from tusi.backends.fake import FakeBackend, FakeReply
 from tusi.chat.messages import ImagePart, Message, TextPart, ToolCall
 from tusi.chat.template import ChatTemplate
@@ -85,7 +85,7 @@ def test_events_tell_everything_in_order(cut: int) -> None:
     backend = FakeBackend([calls(add("2*3")), ANSWER], cut=cut)
     events = list(iter_agent(backend, ASKED, TOOLS))
     kinds = [type(event) for event in events if not isinstance(event, Delta)]
-    assert kinds == [TurnEnd, CallStart, CallResult, TurnEnd, RunEnd]
+    assert kinds == [TurnStart, TurnEnd, CallStart, CallResult, TurnStart, TurnEnd, RunEnd]
     deltas = [event for event in events if isinstance(event, Delta)]
     assert "".join(event.delta.content for event in deltas if event.turn == 1) == "A cat."
     assert "".join(event.delta.reasoning for event in deltas if event.turn == 0) == "Let me look."
@@ -166,6 +166,7 @@ def test_closing_the_events_closes_the_stream() -> None:
             return streams[-1]
 
     events = iter_agent(Kept([ANSWER]), ASKED, TOOLS)
+    assert isinstance(next(events), TurnStart)
     assert isinstance(next(events), Delta)
     events.close()
     with pytest.raises(StopIteration):

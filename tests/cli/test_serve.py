@@ -27,8 +27,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         seen.update(name=name, options=options)
         return FakeBackend()
 
-    def run(backend: Any, config: Any, listener: Any, *, on_ready: Any) -> None:
-        seen.update(config=config, address=listener.getsockname())
+    def run(backend: Any, config: Any, listener: Any, *, on_ready: Any, tools: Any) -> None:
+        seen.update(config=config, address=listener.getsockname(), tools=tools)
         on_ready()
 
     monkeypatch.setattr(session, "load_backend", load)
@@ -62,6 +62,20 @@ def test_by_default_it_listens_here_alone_and_reads_no_files(run: Run, asked: di
     limits = asked["options"].media_limits
     assert asked["address"][0] == "127.0.0.1"
     assert (limits.allow_local_files, limits.allow_private_addresses) == (False, False)
+
+
+def test_the_tools_that_run_here_are_chosen_at_start(run: Run, asked: dict[str, Any]) -> None:
+    assert run("serve", "some/model", "--port", "0")[0] == 0
+    assert [tool.name for tool in asked["tools"].all] == ["image_zoom_in_tool", "calculator"]
+    assert not asked["tools"].media_limits.allow_local_files
+    code, _, err = run(
+        "serve", "some/model", "--port", "0", "--tools", "calculator", "--max-turns", "3", "--max-tool-calls", "5"
+    )
+    assert (code, [tool.name for tool in asked["tools"].all]) == (0, ["calculator"])
+    assert (asked["tools"].limits.max_turns, asked["tools"].limits.max_tool_calls) == (3, 5)
+    assert "built-in tools: calculator" in err
+    run("serve", "some/model", "--port", "0", "--tools", "none")
+    assert asked["tools"].all == ()
 
 
 def test_the_key_may_come_from_the_environment(run: Run, asked: dict[str, Any], monkeypatch: Any) -> None:
@@ -103,6 +117,9 @@ def test_command_lines_of_other_servers_work(run: Run, asked: dict[str, Any]) ->
         (("--allowed-local-media-path", "/no/such/folder"), "Create it, or correct the path"),
         (("--host", "203.0.113.1"), "an address of this machine"),
         (("--api-key", ""), "Choose another one"),
+        (("--tools", "weather"), "there is no tool 'weather'"),
+        (("--tools", "knowledge_search"), "needs an index"),
+        (("--tools", "zoom", "--index", "x.index"), "has nothing to act on"),
         (("--max-num-seqs", "99", "--max-num-batched-tokens", "9"), "lower the first or raise the second"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.fixtures.media_server import media_server
+from tusi.agent.media import downloaded
 from tusi.agent.replay import replay
 from tusi.agent.trace import read_traces
 from tusi.agent.types import CallResult, RunEnd
@@ -17,7 +18,7 @@ from tusi.backends.fake import FakeBackend, FakeReply
 from tusi.chat.messages import ImagePart, Message, TextPart, ToolCall
 from tusi.cli.chat import ChatLoop
 from tusi.cli.session import AnswerOptions
-from tusi.cli.tools import ToolChoice, downloaded
+from tusi.cli.tools import ToolChoice
 from tusi.processing.limits import MediaLimits
 
 pytestmark = pytest.mark.usefixtures("folder")

@@ -367,7 +367,7 @@ def test_a_thought_without_end_is_reported_as_such(fake: FakeBackend, served: Ru
     [
         ({"tool_choice": "required"}, "tool_choice", "Give tools"),
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice", "Use 'auto', 'none', 'required'"),
-        ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "zoom"}}, "tool_choice", '"function": {"name"'),
+        ({"tools": TOOLS, "tool_choice": {"type": "custom", "name": "zoom"}}, "tool_choice", '"function": {"name"'),
         (
             {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "zoo"}}},
             "tool_choice",

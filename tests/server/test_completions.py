@@ -32,8 +32,9 @@ def test_streamed_equals_unstreamed(tiny: Running, prompt: object) -> None:
         ({"echo": True}, "echo", "put it before the answer yourself"),
         ({"suffix": "x"}, "suffix", "leave it out"),
         ({"best_of": 3}, "best_of", "Ask for n"),
-        ({"prompt": ["a", "b"]}, "prompt", "Send a request for each"),
-        ({"prompt": []}, "prompt", "Send a request for each"),
+        ({"prompt": []}, "prompt", "Give a text, token ids, or a list of them"),
+        ({"prompt": ["a", "<|IMAGE_PLACEHOLDER|>"]}, "images", "there must be as many"),
+        ({"prompt": ["a"] * 300}, "prompt", "Send fewer at a time"),
         ({"prompt": [99999999]}, "prompt_token_ids", "ids run from 0"),
         ({"logprobs": 21}, "logprobs", "Correct this field"),
         ({"prompt": "<|IMAGE_PLACEHOLDER|>"}, "images", "there must be as many"),
@@ -48,6 +49,24 @@ def test_what_is_not_honoured_is_refused_by_name(
     error = response.json()["error"]
     assert error["param"] == param
     assert advice in error["message"]
+
+
+def test_several_prompts_are_answered_in_their_order(tiny: Running) -> None:
+    client, model = tiny.openai(), model_of(tiny)
+    same = {"model": model, "max_tokens": 6, "seed": 3, "extra_body": {"ignore_eos": True}}
+    with tiny.http() as http:
+        ids = [http.post("/tokenize", json={"prompt": text}).json()["tokens"] for text in ("One,", "Two,")]
+    alone = [client.completions.create(prompt=text, **same).choices[0].text for text in ("One,", "Two,")]
+    for prompts in (["One,", "Two,"], ids):
+        both = client.completions.create(prompt=prompts, **same)
+        assert [(choice.index, choice.text) for choice in both.choices] == [*enumerate(alone)]
+        assert both.usage.completion_tokens == 12
+        assert both.usage.prompt_tokens == sum(map(len, ids))
+        texts = ["", ""]
+        for chunk in client.completions.create(prompt=prompts, stream=True, **same):
+            texts[chunk.choices[0].index] += chunk.choices[0].text
+        assert texts == alone
+    assert len(client.completions.create(prompt=["One,", "Two,"], n=2, **same).choices) == 4
 
 
 def test_logprobs_in_the_old_format(tiny: Running) -> None:

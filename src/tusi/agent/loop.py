@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tusi.agent.tool import ConversationMedia, Tool, ToolRunner, error_content
+from tusi.agent.tool import ConversationMedia, Outcome, Tool, ToolRunner, error_content
 from tusi.agent.types import (
     AgentEvent,
     AgentLimits,
@@ -22,10 +22,11 @@ from tusi.agent.types import (
     Trace,
     Turn,
     TurnEnd,
+    TurnStart,
     assistant_message,
 )
 from tusi.backends.collect import ChoiceBuilder
-from tusi.backends.protocol import Backend, ChatDelta, ChatRequest, Usage
+from tusi.backends.protocol import Backend, ChatDelta, ChatRequest, ToolChoice, Usage
 from tusi.chat.messages import Message
 from tusi.core.errors import ContextLengthExceeded, EngineError, RequestError
 from tusi.engine.sampling_params import SamplingParams
@@ -68,11 +69,15 @@ def iter_agent(
     limits: AgentLimits = _DEFAULT_LIMITS,
     template_kwargs: Mapping[str, Any] | None = None,
     mm_processor_kwargs: Mapping[str, Any] | None = None,
+    client_tools: Sequence[Mapping[str, Any]] = (),
+    tool_choice: ToolChoice = "auto",
+    parallel_tool_calls: bool = True,
 ) -> Generator[AgentEvent, None, None]:
     """Drive a conversation to its answer; the last event is a RunEnd. Closing the generator aborts what runs.
 
     sampling_params: of each turn; None: what the backend recommends. When a limit is reached, one last turn without
-    tools is asked for, so that an answer comes. Raises what the backend raises, and RequestError for n > 1.
+    tools is asked for, so that an answer comes. client_tools: schemas of tools that the caller runs itself: a turn that
+    calls one is the last. tool_choice: of the first turn. Raises what the backend raises, and RequestError for n > 1.
     """
     params = backend.default_sampling_params if sampling_params is None else sampling_params
     if params.n != 1:
@@ -86,12 +91,17 @@ def iter_agent(
         mm_processor_kwargs=dict(mm_processor_kwargs or {}),
         conversation=list(messages),
         media=ConversationMedia.of(messages),
+        client_tools=tuple(client_tools),
+        tool_choice=tool_choice,
+        parallel_tool_calls=parallel_tool_calls,
     )
     while True:
         turn = yield from run.turn()
         if not turn.choice.tool_calls or turn.choice.finish_reason == "abort":
             break
         yield from run.call_tools(turn)
+        if run.is_left_to_client(turn):
+            break
     yield RunEnd(run.trace(num_prompt_messages=len(messages)))
 
 
@@ -107,6 +117,9 @@ class _Run:
     mm_processor_kwargs: dict[str, Any]
     conversation: list[Message]
     media: ConversationMedia
+    client_tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
     turns: list[Turn] = field(default_factory=list)
     num_calls: int = 0
     is_full: bool = False
@@ -128,21 +141,36 @@ class _Run:
         return turn
 
     def call_tools(self, turn: Turn) -> Generator[AgentEvent, None, None]:
-        """Run a turn's calls, in order."""
+        """Run a turn's calls, in order; the caller's own are left out."""
         number = len(self.turns) - 1
         for call in turn.choice.tool_calls:
-            yield CallStart(number, call)
+            if call.name in self._client_names:
+                continue
+            origin = self.runner.origin(call, self.media)
+            yield CallStart(number, call, origin)
             if self.num_calls < self.limits.max_tool_calls:
-                content = self.runner.run(call, self.media)
+                outcome = self.runner.outcome(call, self.media)
             else:
                 spent = f"all {self.limits.max_tool_calls} tool calls are spent"
-                content = error_content(f"{spent}; answer with what you know")
+                outcome = Outcome(error_content(f"{spent}; answer with what you know"), is_error=True)
             self.num_calls += 1
-            self.conversation.append(Message(role="tool", content=content, tool_call_id=call.id))
-            yield CallResult(number, call, content)
+            self.conversation.append(Message(role="tool", content=outcome.content, tool_call_id=call.id))
+            yield CallResult(number, call, outcome.content, origin, outcome.is_error)
+
+    def is_left_to_client(self, turn: Turn) -> bool:
+        """Whether a turn called a tool of the caller's."""
+        return any(call.name in self._client_names for call in turn.choice.tool_calls)
+
+    @property
+    def _client_names(self) -> set[str]:
+        return {tool["function"]["name"] for tool in self.client_tools}
+
+    @property
+    def _schemas(self) -> tuple[Mapping[str, Any], ...]:
+        return (*self.runner.schemas, *self.client_tools)
 
     def trace(self, *, num_prompt_messages: int) -> Trace:
-        schemas = self.runner.schemas
+        schemas = self._schemas
         return Trace(
             model=self.backend.model,
             messages=tuple(self.conversation),
@@ -157,11 +185,13 @@ class _Run:
         is_last = self._is_last(before=len(self.turns))
         return ChatRequest(
             messages=tuple(self.conversation),
-            tools=() if is_last else self.runner.schemas,
+            tools=() if is_last else self._schemas,
             sampling_params=self._turn_params(is_last),
             template_kwargs=self.template_kwargs,
             mm_processor_kwargs=self.mm_processor_kwargs,
             request_id=f"{self._id}-{len(self.turns)}" + ("-full" if self.is_full else ""),
+            tool_choice="auto" if is_last or self.turns else self.tool_choice,
+            parallel_tool_calls=self.parallel_tool_calls,
         )
 
     def _is_last(self, *, before: int) -> bool:
@@ -202,6 +232,7 @@ def _ask(backend: Backend, request: ChatRequest, number: int) -> Generator[Agent
     has_called = is_cut = False
     stream = backend.stream(request)
     try:
+        yield TurnStart(number)
         for delta in stream:
             usage = delta.usage or usage
             if has_called and not is_cut and delta.content.strip():

@@ -41,6 +41,11 @@ class ConversationMedia:
 
     originals: tuple[ImagePart | VideoPart, ...] = ()
 
+    @property
+    def pictures(self) -> tuple[ImagePart, ...]:
+        """The pictures among the originals."""
+        return tuple(part for part in self.originals if isinstance(part, ImagePart))
+
     @classmethod
     def of(cls, messages: Iterable[Message]) -> ConversationMedia:
         """The media of a conversation."""
@@ -48,8 +53,30 @@ class ConversationMedia:
         return cls(tuple(part for message in said for part in message.content if not isinstance(part, TextPart)))
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a call looks at: a picture (its index among the pictures that people sent) and a box in 0-1000 of it.
+
+    bbox_2d None: the whole picture.
+    """
+
+    img_idx: int
+    bbox_2d: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call came to. is_error: the content says what went wrong."""
+
+    content: tuple[Part, ...]
+    is_error: bool = False
+
+
 class Tool(Protocol):
-    """Something that the model can call. Several threads may call the same tool at once."""
+    """Something that the model can call. Several threads may call the same tool at once.
+
+    A tool that looks at a picture may have a method origin(arguments, media) -> Origin, which raises as `call` does.
+    """
 
     @property
     def name(self) -> str:
@@ -83,11 +110,24 @@ class ToolRunner:
 
     def run(self, call: ToolCall, media: ConversationMedia) -> tuple[Part, ...]:
         """The content of the message that answers a call. Total: it never raises."""
+        return self.outcome(call, media).content
+
+    def outcome(self, call: ToolCall, media: ConversationMedia) -> Outcome:
+        """As run, with whether it went wrong."""
         try:
             tool = self._find(call.name)
-            return _bounded(self._within_time(tool, _read(call.arguments), media))
+            return Outcome(_bounded(self._within_time(tool, _read(call.arguments), media)))
         except TusiError as error:
-            return error_content(str(error))
+            return Outcome(error_content(str(error)), is_error=True)
+
+    def origin(self, call: ToolCall, media: ConversationMedia) -> Origin | None:
+        """What a call looks at; None if it looks at nothing, or cannot. Total."""
+        try:
+            find = getattr(self._find(call.name), "origin", None)
+            origin: Origin | None = None if find is None else find(_read(call.arguments), media)
+        except TusiError:
+            return None
+        return origin
 
     def _find(self, name: str) -> Tool:
         tool = self._tools.get(name)
@@ -131,13 +171,18 @@ def check_arguments(arguments: Mapping[str, Any], *, required: Iterable[str], op
 
 def chosen_picture(media: ConversationMedia, index: object) -> ImagePart:
     """The picture that img_idx names; without it the only one. Raises ToolError."""
-    pictures = [part for part in media.originals if isinstance(part, ImagePart)]
+    return media.pictures[chosen_index(media, index)]
+
+
+def chosen_index(media: ConversationMedia, index: object) -> int:
+    """The number of that picture. Raises ToolError."""
+    pictures = media.pictures
     if not pictures:
         videos = sum(isinstance(part, VideoPart) for part in media.originals)
         shown = f"only {videos} video(s)" if videos else "no picture"
         raise ToolError(f"the conversation has {shown}; this tool works on pictures; answer from what you have seen")
     if index is None and len(pictures) == 1:
-        return pictures[0]
+        return 0
     is_number = isinstance(index, int | float) and not isinstance(index, bool) and float(index).is_integer()
     if not is_number or not 0 <= int(index) < len(pictures):  # type: ignore[call-overload]
         given = "is missing" if index is None else f"is {str(index)[:40]}"
@@ -145,7 +190,7 @@ def chosen_picture(media: ConversationMedia, index: object) -> ImagePart:
             f"img_idx {given}; the conversation has {len(pictures)} picture(s), counted from 0 without crops; "
             f"give a whole number from 0 to {len(pictures) - 1}"
         )
-    return pictures[int(index)]  # type: ignore[call-overload]
+    return int(index)  # type: ignore[call-overload, no-any-return]
 
 
 def _read(arguments: str) -> Mapping[str, Any]:

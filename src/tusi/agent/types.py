@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tusi.agent.tool import DEFAULT_TIMEOUT
+from tusi.agent.tool import DEFAULT_TIMEOUT, Origin
 from tusi.backends.protocol import ChatChoice, ChatDelta, FinishReason, Usage
 from tusi.chat.messages import Message, Part, TextPart, ToolCall
 from tusi.core.errors import RequestError
@@ -98,6 +98,13 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnStart:
+    """The backend has taken the request of a turn."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of what the model writes in a turn (turns count from 0)."""
 
@@ -116,10 +123,11 @@ class TurnEnd:
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A tool is about to run."""
+    """A tool is about to run. origin: the picture and box that it looks at, if it does."""
 
     turn: int
     call: ToolCall
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,8 @@ class CallResult:
     turn: int
     call: ToolCall
     content: tuple[Part, ...]
+    origin: Origin | None = None
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ class RunEnd:
     trace: Trace
 
 
-AgentEvent = Delta | TurnEnd | CallStart | CallResult | RunEnd
+AgentEvent = TurnStart | Delta | TurnEnd | CallStart | CallResult | RunEnd
 
 
 def assistant_message(choice: ChatChoice) -> Message:

@@ -36,7 +36,7 @@ class ChatRequest:
     parallel_tool_calls: False ends a completion after its first call.
     template_kwargs: passed to the chat template (`enable_thinking`, ...).
     mm_processor_kwargs: request-wide overrides for the processor (`fps`, `image_max_pixels`, ...).
-    request_id: unique; None lets the backend choose.
+    request_id: unique; None lets the backend choose. priority: lower goes first where not all can run at once.
     """
 
     messages: tuple[Message, ...]
@@ -47,6 +47,7 @@ class ChatRequest:
     request_id: str | None = None
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
+    priority: int = 0
 
     def __post_init__(self) -> None:
         names = [tool["function"]["name"] for tool in self.tools if "function" in tool]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tusi.agent.media import downloaded
 from tusi.backends.protocol import Backend
 from tusi.chat.messages import ImagePart, Message, TextPart, VideoPart
 from tusi.cli import options
@@ -18,7 +19,7 @@ from tusi.cli.drawing import shapes_as_json
 from tusi.cli.media import split_arguments
 from tusi.cli.output_files import OutputFiles
 from tusi.cli.session import AnswerOptions, ModelOptions, make_request, opened_backend, read_schema
-from tusi.cli.tools import ToolChoice, downloaded
+from tusi.cli.tools import ToolChoice
 from tusi.cli.writer import AnswerWriter, describe_result
 from tusi.core.errors import RequestError
 from tusi.processing.limits import MediaLimits

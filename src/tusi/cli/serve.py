@@ -10,8 +10,10 @@ from typing import Any
 
 import typer
 
+from tusi.agent.types import AgentLimits
 from tusi.cli import options, session
 from tusi.cli import serve_options as own
+from tusi.cli.tools import ToolChoice
 from tusi.core.errors import ConfigError, RequestError
 from tusi.engine.config import EngineConfig
 from tusi.processing.limits import MediaLimits
@@ -36,6 +38,12 @@ def serve(
     reasoning_parser: own.ReasoningParser = None,
     tool_call_parser: own.ToolCallParser = None,
     enable_auto_tool_choice: own.AutoToolChoice = False,
+    tools: own.ServedTools = own.DEFAULT_TOOLS,
+    index: options.Index = None,
+    image_search_url: options.ImageSearchUrl = None,
+    mcp: options.Mcp = None,
+    max_turns: own.MaxTurns = 8,
+    max_tool_calls: own.MaxToolCalls = 16,
     trust_remote_code: own.TrustRemoteCode = False,
     quantization: own.Quantization = None,
     enable_chunked_prefill: own.ChunkedPrefill = False,
@@ -52,12 +60,15 @@ def serve(
       tusi serve baidu/ERNIE-4.5-VL-28B-A3B-Thinking
       tusi serve random --port 9000
       tusi serve path/to/folder --host 0.0.0.0 --api-key SECRET --dtype int8
+      tusi serve path/to/folder --tools zoom,calculator,knowledge_search --index my.index
     """
     name = session.choose_model(model)
     kwargs = own.json_object(mm_processor_kwargs, "--mm-processor-kwargs")
     counts = own.json_object(limit_mm_per_prompt, "--limit-mm-per-prompt")
     limits = media_limits(counts, allowed_local_media_path, allowed_media_domains or [], allow_private_addresses)
     check_processor_kwargs(kwargs)
+    choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url, mcp=mcp)
+    agent_limits = AgentLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
     model_options = session.ModelOptions(
         model=name,
         dtype=own.choose_dtype(dtype, quantization),
@@ -68,6 +79,7 @@ def serve(
 
     from tusi.server.app import bind, run
     from tusi.server.config import ServerConfig
+    from tusi.server.server_tools import ServerTools
 
     config = ServerConfig(
         served_model_names=tuple(served_model_name or ()),
@@ -80,11 +92,17 @@ def serve(
         print(f"anybody who reaches {host} may ask this server; --api-key changes that", file=sys.stderr)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}/v1"
-    with listener, session.opened_backend(model_options) as backend:
+    with listener, choice, session.opened_backend(model_options) as backend:
+        offered = ServerTools(choice.tools(backend, (), {}), agent_limits, limits)
         if logging.getLogger("tusi").level == logging.WARNING:
             logging.getLogger("tusi").setLevel(logging.INFO)  # one line a request: here it is wanted
         served = ", ".join(config.served_model_names or (backend.model,))
-        run(backend, config, listener, on_ready=lambda: print(f"serving {served} at {url}", file=sys.stderr))
+        names = ", ".join(tool.name for tool in offered.all) or "none"
+
+        def on_ready() -> None:
+            print(f"serving {served} at {url} (built-in tools: {names})", file=sys.stderr)
+
+        run(backend, config, listener, on_ready=on_ready, tools=offered)
 
 
 def media_limits(

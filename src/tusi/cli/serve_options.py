@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tusi.agent.toolbox import NONE, TOOL_NAMES
 from tusi.cli.session import DType
 from tusi.core.env import TUSI_API_KEY
 
@@ -99,6 +100,17 @@ Domains = Annotated[
     list[str] | None,
     typer.Option("--allowed-media-domains", metavar="HOST", help="Fetch media from here alone; repeatable."),
 ]
+DEFAULT_TOOLS = "zoom,calculator"
+ServedTools = Annotated[
+    str,
+    typer.Option(
+        "--tools",
+        metavar="NAMES",
+        help=f"Tools that run here when a request asks for them: some of {','.join(TOOL_NAMES)}, or {NONE}.",
+    ),
+]
+MaxTurns = Annotated[int, typer.Option(min=1, help="Answers of the model in one run with tools, the last included.")]
+MaxToolCalls = Annotated[int, typer.Option(min=0, help="Tool calls in one run.")]
 ReasoningParser = Annotated[str | None, typer.Option(hidden=True, callback=_check_parser)]
 ToolCallParser = Annotated[str | None, typer.Option(hidden=True, callback=_check_parser)]
 AutoToolChoice = Annotated[bool, typer.Option("--enable-auto-tool-choice", hidden=True, callback=_remark)]

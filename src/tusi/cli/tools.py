@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,10 @@ from tusi.agent.tool import Tool
 from tusi.agent.toolbox import ToolResources, check_resources, make_tools, parse_tool_names
 from tusi.agent.tools.image_search_http import HttpProvider
 from tusi.backends.protocol import Backend
-from tusi.chat.messages import ImagePart, Message, VideoPart, iter_media
+from tusi.chat.messages import ImagePart, Message, iter_media
 from tusi.core.errors import ConfigError
 from tusi.processing.limits import MediaLimits
 from tusi.processing.media import read_picture_size
-from tusi.processing.sources import open_source
 
 ON_BY_ITSELF = "zoom"
 EMBEDDED_PIXELS = 448 * 448
@@ -123,19 +122,6 @@ def embedder(backend: Backend) -> Embed | None:
         return None
     options = {"max_pixels": min(EMBEDDED_PIXELS, getattr(backend, "image_max_pixels", EMBEDDED_PIXELS))}
     return lambda picture: embed(ImagePart(picture, options))
-
-
-def downloaded(media: Iterable[ImagePart | VideoPart], limits: MediaLimits) -> tuple[ImagePart | VideoPart, ...]:
-    """Pictures behind URLs as their bytes, so that tools and later turns need not fetch them again."""
-    return tuple(_downloaded(part, limits) for part in media)
-
-
-def _downloaded(part: ImagePart | VideoPart, limits: MediaLimits) -> ImagePart | VideoPart:
-    is_url = isinstance(part.source, str) and part.source.lower().startswith(("http://", "https://"))
-    if isinstance(part, VideoPart) or not is_url:
-        return part
-    with open_source(part.source, "image", limits) as file:
-        return replace(part, source=file.read())
 
 
 def _area(source: object, limits: MediaLimits) -> int:

@@ -54,13 +54,14 @@ def pixel_region(
     bbox_2d: Sequence[float], width: int, height: int, *, min_side: int = MIN_SIDE
 ) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) in pixels of a width x height picture: rounded outwards, clamped, grown."""
-    x1, y1, x2, y2 = _checked(bbox_2d)
+    x1, y1, x2, y2 = checked_bbox(bbox_2d)
     left, right = _span(x1, x2, width, min_side)
     top, bottom = _span(y1, y2, height, min_side)
     return left, top, right, bottom
 
 
-def _checked(bbox_2d: Sequence[float]) -> list[float]:
+def checked_bbox(bbox_2d: object) -> list[float]:
+    """A box as four numbers clamped to 0-1000. Raises RequestError for one that is none."""
     values = list(bbox_2d) if isinstance(bbox_2d, Sequence) and not isinstance(bbox_2d, str) else []
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
     if len(numbers) != 4 or len(values) != 4:
@@ -72,7 +73,7 @@ def _checked(bbox_2d: Sequence[float]) -> list[float]:
     x1, y1, x2, y2 = (min(max(v, 0.0), float(COORDINATE_RANGE)) for v in numbers)
     if x1 >= x2 or y1 >= y2:
         raise RequestError(
-            f"bbox_2d {list(bbox_2d)} holds no area inside the picture; expected x1 < x2 and y1 < y2 within 0-1000; "
+            f"bbox_2d {values} holds no area inside the picture; expected x1 < x2 and y1 < y2 within 0-1000; "
             "give the top-left corner, then the bottom-right one, in 0-1000 of the original picture",
             param="bbox_2d",
         )

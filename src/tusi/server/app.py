@@ -13,20 +13,22 @@ from fastapi import FastAPI
 
 from tusi.backends.protocol import Backend
 from tusi.core.errors import ConfigError
-from tusi.server import chat_completions, completions, errors, health, models, tokenize
+from tusi.server import chat_completions, completions, errors, health, models, tokenize, tool_list
 from tusi.server.config import ServerConfig
 from tusi.server.facts import ModelFacts
 from tusi.server.generation import Generator
 from tusi.server.guard import Guard
+from tusi.server.server_tools import ServerTools
 
 
-def create_app(backend: Backend, config: ServerConfig | None = None) -> FastAPI:
-    """An ASGI application over a backend, which stays the caller's to close.
+def create_app(backend: Backend, config: ServerConfig | None = None, tools: ServerTools | None = None) -> FastAPI:
+    """An ASGI application over a backend, which stays the caller's to close, as do the tools.
 
-    Media limits are the backend's: give it MediaLimits(allow_local_files=False) before strangers may ask.
+    Media limits are the backend's and the tools': give them MediaLimits(allow_local_files=False) before strangers may
+    ask.
     """
     config = config or ServerConfig()
-    generator = Generator(backend, ModelFacts.of(backend), config)
+    generator = Generator(backend, ModelFacts.of(backend), config, tools)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -35,7 +37,7 @@ def create_app(backend: Backend, config: ServerConfig | None = None) -> FastAPI:
 
     app = FastAPI(title="Tusi", lifespan=lifespan, docs_url=None, redoc_url=None)
     errors.install(app)
-    for module in (chat_completions, completions, models, tokenize, health):
+    for module in (chat_completions, completions, models, tool_list, tokenize, health):
         app.include_router(module.router(generator))
     app.add_middleware(Guard, config=config)
     return app
@@ -69,9 +71,16 @@ def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
     )
 
 
-def run(backend: Backend, config: ServerConfig, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
+def run(
+    backend: Backend,
+    config: ServerConfig,
+    listener: socket.socket,
+    *,
+    on_ready: Callable[[], None],
+    tools: ServerTools | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, and return. on_ready is called once, right before requests are taken."""
-    server = make_server(create_app(backend, config), config)
+    server = make_server(create_app(backend, config, tools), config)
     if threading.current_thread() is threading.main_thread():
         # uvicorn raises the signal again once it has drained; without this nobody could clean up after that.
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)

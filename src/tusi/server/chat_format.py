@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from tusi.backends.collect import ChoiceBuilder
 from tusi.backends.protocol import ChatChoice, ChatDelta, TokenLogprobs, ToolCallDelta, Usage
 from tusi.chat.tokenizer import Tokenizer
+from tusi.server.answer_format import Payload
+from tusi.server.bridge import StreamItem
+from tusi.server.errors import ErrorReply
 
 
-def usage_object(usage: Usage) -> dict[str, Any]:
+def usage_object(usage: Usage) -> Payload:
     """Token counts, OpenAI's names; those of pictures and videos beside them."""
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -31,7 +34,7 @@ def finite(logprob: float) -> float:
     return max(logprob, -9999.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ChatFormat:
     """Chat completions for one request.
 
@@ -45,48 +48,65 @@ class ChatFormat:
     tokenizer: Tokenizer | None = None
     num_top: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
+    names_events: bool = False
+    _choices: dict[int, ChoiceBuilder] = field(default_factory=dict)
+    _spoken: set[int] = field(default_factory=set)
 
-    def whole(self, choices: Sequence[ChatChoice], usage: Usage) -> dict[str, Any]:
+    def add(self, item: StreamItem) -> None:
+        """Take a delta."""
+        assert isinstance(item, ChatDelta)
+        self._choices.setdefault(item.index, ChoiceBuilder(item.index)).add(item)
+
+    def whole(self, usage: Usage) -> Payload:
         """A chat.completion."""
-        return self._head("chat.completion") | {
-            "choices": [self._choice(choice) for choice in choices],
-            "usage": usage_object(usage),
-        }
+        choices = [self._choice(builder.build()) for _, builder in sorted(self._choices.items())]
+        return self.head("chat.completion") | {"choices": choices, "usage": usage_object(usage)}
 
-    def opening(self) -> Iterator[dict[str, Any]]:
+    def opening(self) -> Iterator[Payload]:
         """Each completion begins by saying who speaks."""
         for index in range(self.n):
-            yield self._chunk({"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None})
+            yield self.chunk({"index": index, "delta": {"role": "assistant"}, "finish_reason": None})
 
-    def chunk(self, delta: ChatDelta) -> dict[str, Any] | None:
-        """A chat.completion.chunk; None for a token that shows nothing yet."""
-        says = self._delta(delta)
-        logprobs = self._logprobs(delta.logprobs) if delta.logprobs else None
-        if not says and logprobs is None and delta.finish_reason is None:
-            return None
-        choice = {"index": delta.index, "delta": says, "logprobs": logprobs, "finish_reason": delta.finish_reason}
-        if delta.finish_reason is not None:
-            choice |= {"stop_reason": delta.stop_reason, "thinking_truncated": delta.thinking_truncated}
-        return self._chunk(choice)
+    def chunks(self, item: StreamItem) -> Iterator[Payload]:
+        """What a delta adds; nothing for a token that shows nothing yet."""
+        assert isinstance(item, ChatDelta)
+        says = delta_object(item)
+        if not says and not item.logprobs and item.finish_reason is None:
+            return
+        if "content" in says or "tool_calls" in says:
+            self._spoken.add(item.index)
+        choice: Payload = {"index": item.index, "delta": says, "finish_reason": item.finish_reason}
+        if item.finish_reason is not None:
+            if item.index not in self._spoken and not item.thinking_truncated:
+                says["content"] = ""  # an answer that is empty, not one that is missing
+            choice |= {"stop_reason": item.stop_reason, "thinking_truncated": item.thinking_truncated}
+        if self.tokenizer:
+            choice["logprobs"] = self.logprobs(item.logprobs)
+        yield self.chunk(choice)
 
-    def usage_chunk(self, usage: Usage) -> dict[str, Any] | None:
+    def closing(self, usage: Usage) -> Iterator[Payload]:
         """The chunk without choices that stream_options.include_usage asks for."""
-        if not self.include_usage:
-            return None
-        return self._head("chat.completion.chunk") | {"choices": [], "usage": usage_object(usage)}
+        if self.include_usage:
+            yield self.head("chat.completion.chunk") | {"choices": [], "usage": usage_object(usage)}
 
-    def _head(self, kind: str) -> dict[str, Any]:
+    def failure(self, reply: ErrorReply) -> Payload:
+        """OpenAI's error object."""
+        return reply.body
+
+    def head(self, kind: str) -> Payload:
+        """What every object of this answer begins with."""
         return {"id": self.request_id, "object": kind, "created": self.created, "model": self.model}
 
-    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+    def chunk(self, choice: Payload) -> Payload:
+        """A chunk with one choice."""
         usage = {"usage": None} if self.include_usage else {}
-        return self._head("chat.completion.chunk") | {"choices": [choice]} | usage
+        return self.head("chat.completion.chunk") | {"choices": [choice]} | usage
 
-    def _choice(self, choice: ChatChoice) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": choice.content, "refusal": None}
+    def _choice(self, choice: ChatChoice) -> Payload:
+        is_missing = not choice.content and (choice.thinking_truncated or bool(choice.tool_calls))
+        message: Payload = {"role": "assistant", "content": None if is_missing else choice.content, "refusal": None}
         message |= {"reasoning": choice.reasoning, "reasoning_content": choice.reasoning}
         if choice.tool_calls:
-            message["content"] = choice.content or None
             message["tool_calls"] = [
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in choice.tool_calls
@@ -94,38 +114,41 @@ class ChatFormat:
         return {
             "index": choice.index,
             "message": message,
-            "logprobs": self._logprobs(choice.logprobs) if self.tokenizer else None,
+            "logprobs": self.logprobs(choice.logprobs) if self.tokenizer else None,
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
             "thinking_truncated": choice.thinking_truncated,
         }
 
-    def _delta(self, delta: ChatDelta) -> dict[str, Any]:
-        says: dict[str, Any] = {}
-        if delta.reasoning:
-            says |= {"reasoning": delta.reasoning, "reasoning_content": delta.reasoning}
-        if delta.content:
-            says["content"] = delta.content
-        if delta.tool_calls:
-            says["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
-        return says
-
-    def _logprobs(self, entries: Sequence[TokenLogprobs]) -> dict[str, Any]:
+    def logprobs(self, entries: Sequence[TokenLogprobs]) -> Payload:
+        """Log-probabilities of the tokens of one choice."""
         return {"content": [self._token(entry) for entry in entries], "refusal": None}
 
-    def _token(self, entry: TokenLogprobs) -> dict[str, Any]:
+    def _token(self, entry: TokenLogprobs) -> Payload:
         best = sorted(entry.top.items(), key=lambda item: -item[1])[: self.num_top]
         top = [self._named(token_id, logprob) for token_id, logprob in best]
         return self._named(entry.token_id, entry.logprob) | {"top_logprobs": top}
 
-    def _named(self, token_id: int, logprob: float) -> dict[str, Any]:
+    def _named(self, token_id: int, logprob: float) -> Payload:
         assert self.tokenizer is not None
         data = self.tokenizer.id_to_bytes(token_id) or b""
         return {"token": data.decode("utf-8", "replace"), "logprob": finite(logprob), "bytes": list(data)}
 
 
-def _call_piece(call: ToolCallDelta) -> dict[str, Any]:
-    piece: dict[str, Any] = {"index": call.index, "function": {"arguments": call.arguments}}
+def delta_object(delta: ChatDelta) -> Payload:
+    """What a delta says, as the delta of a chunk."""
+    says: Payload = {}
+    if delta.reasoning:
+        says |= {"reasoning": delta.reasoning, "reasoning_content": delta.reasoning}
+    if delta.content:
+        says["content"] = delta.content
+    if delta.tool_calls:
+        says["tool_calls"] = [_call_piece(call) for call in delta.tool_calls]
+    return says
+
+
+def _call_piece(call: ToolCallDelta) -> Payload:
+    piece: Payload = {"index": call.index, "function": {"arguments": call.arguments}}
     if call.id is not None:
         piece |= {"id": call.id, "type": "function"}
     if call.name is not None:

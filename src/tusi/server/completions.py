@@ -1,22 +1,28 @@
-"""/v1/completions: one prompt without a template, as text or token ids; the answer is the model's text as it stands."""
+"""/v1/completions: prompts without a template, as text or token ids; an answer is the model's text as it stands."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from tusi.backends.collect import ChoiceBuilder
 from tusi.backends.local.prompts import TextPrompt
-from tusi.backends.protocol import ChatChoice, ChatDelta, TokenLogprobs, Usage
+from tusi.backends.protocol import ChatChoice, ChatDelta, DeltaStream, TokenLogprobs, Usage
 from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import BackendUnavailable, RequestError
+from tusi.engine.sampling_params import SamplingParams
+from tusi.server.answer_format import Payload
+from tusi.server.bridge import ItemStream, OpenStream, StreamItem
 from tusi.server.chat_completions import wants_usage
 from tusi.server.chat_format import finite, usage_object
+from tusi.server.errors import ErrorReply
+from tusi.server.facts import StreamText
 from tusi.server.generation import Generator, Job
 from tusi.server.sampling import merged_kwargs, sampling_params
 from tusi.server.schema import CompletionRequest
@@ -36,26 +42,39 @@ class TextFormat:
     tokenizer: Tokenizer | None = None
     num_top: int = 0
     created: int = field(default_factory=lambda: int(time.time()))
+    names_events: bool = False
     _offsets: dict[int, int] = field(default_factory=dict)
+    _choices: dict[int, ChoiceBuilder] = field(default_factory=dict)
 
-    def whole(self, choices: Sequence[ChatChoice], usage: Usage) -> dict[str, Any]:
+    def add(self, item: StreamItem) -> None:
+        """Take a delta."""
+        assert isinstance(item, ChatDelta)
+        self._choices.setdefault(item.index, ChoiceBuilder(item.index)).add(item)
+
+    def whole(self, usage: Usage) -> Payload:
         """A text_completion."""
-        return self._head() | {"choices": [self._choice(choice) for choice in choices], "usage": usage_object(usage)}
+        choices = [self._choice(builder.build()) for _, builder in sorted(self._choices.items())]
+        return self._head() | {"choices": choices, "usage": usage_object(usage)}
 
-    def opening(self) -> Iterator[dict[str, Any]]:
+    def opening(self) -> Iterator[Payload]:
         """Nothing comes before the text."""
         return iter(())
 
-    def chunk(self, delta: ChatDelta) -> dict[str, Any] | None:
-        """A piece of the text; None for a token that shows nothing yet."""
-        if not delta.text and not delta.logprobs and delta.finish_reason is None:
-            return None
-        usage = {"usage": None} if self.include_usage else {}
-        return self._head() | {"choices": [self._choice(delta)]} | usage
+    def chunks(self, item: StreamItem) -> Iterator[Payload]:
+        """A piece of the text; none for a token that shows nothing yet."""
+        assert isinstance(item, ChatDelta)
+        if item.text or item.logprobs or item.finish_reason is not None:
+            usage = {"usage": None} if self.include_usage else {}
+            yield self._head() | {"choices": [self._choice(item)]} | usage
 
-    def usage_chunk(self, usage: Usage) -> dict[str, Any] | None:
+    def closing(self, usage: Usage) -> Iterator[Payload]:
         """The chunk without choices that stream_options.include_usage asks for."""
-        return self._head() | {"choices": [], "usage": usage_object(usage)} if self.include_usage else None
+        if self.include_usage:
+            yield self._head() | {"choices": [], "usage": usage_object(usage)}
+
+    def failure(self, reply: ErrorReply) -> Payload:
+        """OpenAI's error object."""
+        return reply.body
 
     def _head(self) -> dict[str, Any]:
         return {"id": self.request_id, "object": "text_completion", "created": self.created, "model": self.model}
@@ -97,30 +116,39 @@ def router(generator: Generator) -> APIRouter:
 
     @routes.post("/v1/completions", response_model=None)
     async def create_completion(body: CompletionRequest, http: Request) -> Response:
-        """Continue a text."""
-        return await generator.respond(http, _job(generator, body))
+        """Continue a text, or each of several."""
+        return await generator.respond(http, completion_job(generator, body))
 
     return routes
 
 
-def _job(generator: Generator, body: CompletionRequest) -> Job:
+def completion_job(generator: Generator, body: CompletionRequest) -> Job:
+    """What to ask the backend and how to answer. Raises RequestError, or BackendUnavailable."""
     model = generator.check_model(body.model)
     params = sampling_params(body, generator.backend.default_sampling_params)
-    stream_text = generator.facts.stream_text
-    if stream_text is None:
+    if generator.facts.stream_text is None:
         raise BackendUnavailable(
             "this backend answers conversations only. Use /v1/chat/completions, or serve a local model."
         )
     kwargs = merged_kwargs(generator.config.mm_processor_kwargs, body.mm_processor_kwargs)
-    prompt = _prompt(body.prompt, kwargs)
+    prompts = _prompts(body.prompt, kwargs)
     tokenizer = generator.facts.require_tokenizer("logprobs") if params.logprobs is not None else None
     request_id = f"cmpl-{uuid.uuid4().hex}"
+    ids = [f"{request_id}-{number}" for number in range(len(prompts))]
+    streams = [
+        _opener(generator.facts.stream_text, prompt, params, ids[number], number * params.n)
+        for number, prompt in enumerate(prompts)
+    ]
+
+    def abort() -> None:
+        for one in ids:
+            generator.backend.abort(one)
+
     return Job(
         endpoint="completions",
-        request_id=request_id,
-        n=params.n,
         stream=bool(body.stream),
-        open_stream=lambda: stream_text(prompt, params, request_id),
+        open_streams=tuple(streams),
+        abort=abort,
         answer=TextFormat(
             request_id=request_id,
             model=model,
@@ -131,17 +159,43 @@ def _job(generator: Generator, body: CompletionRequest) -> Job:
     )
 
 
-def _prompt(prompt: str | list[str] | list[int], kwargs: dict[str, Any]) -> TextPrompt:
+def _opener(
+    stream_text: StreamText, prompt: TextPrompt, params: SamplingParams, request_id: str, first_index: int
+) -> OpenStream:
+    """Opens the stream of one prompt, whose completions are numbered after those of the prompts before it."""
+
+    def opened() -> ItemStream:
+        stream = stream_text(prompt, params, request_id)
+        return _Renumbered(stream, first_index)
+
+    return opened
+
+
+class _Renumbered:
+    """A stream whose completions have other numbers."""
+
+    def __init__(self, stream: DeltaStream, first_index: int) -> None:
+        self._stream, self._first_index = stream, first_index
+
+    def __next__(self) -> ChatDelta:
+        delta = next(self._stream)
+        return replace(delta, index=self._first_index + delta.index)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _prompts(prompt: str | list[str] | list[int] | list[list[int]], kwargs: dict[str, Any]) -> list[TextPrompt]:
+    """One prompt or several, each as text or as token ids. Raises RequestError."""
     if isinstance(prompt, str):
-        return TextPrompt(text=prompt, mm_processor_kwargs=kwargs)
+        return [TextPrompt(text=prompt, mm_processor_kwargs=kwargs)]
+    if not prompt:
+        raise RequestError("prompt is an empty list. Give a text, token ids, or a list of them.", param="prompt")
     ids = [item for item in prompt if isinstance(item, int)]
     if ids:
-        return TextPrompt(token_ids=ids)
-    texts = [item for item in prompt if isinstance(item, str)]
-    if len(texts) != 1:
-        raise RequestError(
-            f"prompt is a list of {len(texts)} texts; one is answered at a time. Send a request for each: they run "
-            "side by side.",
-            param="prompt",
-        )
-    return TextPrompt(text=texts[0], mm_processor_kwargs=kwargs)
+        return [TextPrompt(token_ids=ids)]
+    return [
+        TextPrompt(text=item, mm_processor_kwargs=kwargs) if isinstance(item, str) else TextPrompt(token_ids=item)
+        for item in prompt
+        if not isinstance(item, int)
+    ]

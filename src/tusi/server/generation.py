@@ -6,57 +6,36 @@ Both completions endpoints hand it what to ask and how an answer is written; it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from tusi.backends.collect import ChoiceBuilder
-from tusi.backends.protocol import Backend, ChatChoice, ChatDelta, DeltaStream, Usage
+from tusi.backends.protocol import Backend, Usage
 from tusi.core.errors import CapacityError, RequestError
-from tusi.server.bridge import AsyncDeltas
+from tusi.server.answer_format import AnswerFormat, Payload
+from tusi.server.bridge import AsyncItems, OpenStream
 from tusi.server.config import ServerConfig
 from tusi.server.errors import ModelNotFound, describe
 from tusi.server.facts import ModelFacts
 from tusi.server.metrics import Metrics, Outcome
+from tusi.server.server_tools import ServerTools
 from tusi.server.sse import DONE, EventStream, event
 
 CLIENT_CLOSED_REQUEST = 499
 
 
-class AnswerFormat(Protocol):
-    """How an endpoint writes an answer, whole and in pieces."""
-
-    def whole(self, choices: list[ChatChoice], usage: Usage) -> dict[str, Any]:
-        """The answer in one piece."""
-        ...
-
-    def opening(self) -> Iterator[dict[str, Any]]:
-        """Chunks that come before any token."""
-        ...
-
-    def chunk(self, delta: ChatDelta) -> dict[str, Any] | None:
-        """What a delta adds; None if there is nothing to say."""
-        ...
-
-    def usage_chunk(self, usage: Usage) -> dict[str, Any] | None:
-        """The last chunk; None if it was not asked for."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A request that was read and understood."""
+    """A request that was read and understood. abort: ends whatever of it runs, from any thread."""
 
     endpoint: str
-    request_id: str
-    n: int
     stream: bool
-    open_stream: Callable[[], DeltaStream]
+    open_streams: tuple[OpenStream, ...]
+    abort: Callable[[], None]
     answer: AnswerFormat
 
 
@@ -65,18 +44,21 @@ class _Visit:
     """A request in the house."""
 
     job: Job
-    deltas: AsyncDeltas
-    watcher: asyncio.Task[None]
+    items: AsyncItems
+    watcher: asyncio.Task[None] | None
     outcome: Outcome = "disconnected"
 
 
 class Generator:
     """All requests of one server."""
 
-    def __init__(self, backend: Backend, facts: ModelFacts, config: ServerConfig) -> None:
+    def __init__(
+        self, backend: Backend, facts: ModelFacts, config: ServerConfig, tools: ServerTools | None = None
+    ) -> None:
         self.backend = backend
         self.facts = facts
         self.config = config
+        self.tools = tools or ServerTools()
         self.metrics = Metrics(facts.stats)
         self.model_names = config.served_model_names or (backend.model,)
         self._executor = ThreadPoolExecutor(max_workers=config.max_requests, thread_name_prefix="tusi-server")
@@ -95,76 +77,90 @@ class Generator:
         """Answer a request, whole or as a stream of events. Raises what the backend refuses it with."""
         visit = self._enter(http, job)
         try:
-            await visit.deltas.start()
+            await visit.items.start()
             if job.stream:
                 return EventStream(_events(visit), lambda: self._leave(visit))
-            response = await _whole(visit)
+            body = await _whole(visit)
         except BaseException as error:
             visit.outcome = _outcome(error)
             self._leave(visit)
             raise
         self._leave(visit)
-        return response
+        if visit.items.is_cancelled:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it
+        return JSONResponse(body)
 
     def close(self) -> None:
         """Give back the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _enter(self, http: Request, job: Job) -> _Visit:
-        if self._num_requests >= self.config.max_requests:
+        count = len(job.open_streams)
+        if count > self.config.max_requests:
+            raise RequestError(
+                f"the request holds {count} prompts, and the server takes {self.config.max_requests} at once. Send "
+                "fewer at a time.",
+                param="prompt",
+            )
+        if self._num_requests + count > self.config.max_requests:
             self.metrics.record(job.endpoint, "busy", Usage(), ttft=None, seconds=0.0)
             raise CapacityError(
-                f"{self._num_requests} requests are in the house, as many as it takes. Try again in a moment.",
+                f"{self._num_requests} requests are in the house, and it takes {self.config.max_requests}. Try again "
+                "in a moment.",
                 retry_after=1.0,
             )
-        self._num_requests += 1
+        self._num_requests += count
         self.metrics.in_flight.set(self._num_requests)
-        deltas = AsyncDeltas(job.open_stream, lambda: self.backend.abort(job.request_id), self._executor)
-        return _Visit(job, deltas, asyncio.create_task(_close_when_client_leaves(http, deltas)))
+        items = AsyncItems(job.open_streams, job.abort, self._executor)
+        return _Visit(job, items, asyncio.create_task(_close_when_client_leaves(http, items)))
 
     def _leave(self, visit: _Visit) -> None:
-        visit.watcher.cancel()
-        visit.deltas.close()
-        self._num_requests -= 1
+        if visit.watcher is not None:
+            visit.watcher.cancel()
+        visit.items.close()
+        self._num_requests -= len(visit.job.open_streams)
         self.metrics.in_flight.set(self._num_requests)
-        deltas = visit.deltas
-        self.metrics.record(visit.job.endpoint, visit.outcome, deltas.usage, ttft=deltas.ttft, seconds=deltas.elapsed)
+        items = visit.items
+        self.metrics.record(visit.job.endpoint, visit.outcome, items.usage, ttft=items.ttft, seconds=items.elapsed)
 
 
-async def _whole(visit: _Visit) -> Response:
-    builders = [ChoiceBuilder(index) for index in range(visit.job.n)]
-    async for delta in visit.deltas:
-        builders[delta.index].add(delta)
-    if visit.deltas.is_cancelled:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)  # nobody reads it
+async def _whole(visit: _Visit) -> Payload:
+    async for item in visit.items:
+        visit.job.answer.add(item)
+    if visit.items.is_cancelled:
+        return {}
+    body = visit.job.answer.whole(visit.items.usage)
     visit.outcome = "ok"
-    return JSONResponse(visit.job.answer.whole([builder.build() for builder in builders], visit.deltas.usage))
+    return body
 
 
 async def _events(visit: _Visit) -> AsyncIterator[bytes]:
     answer = visit.job.answer
+
+    def written(payload: Payload) -> bytes:
+        return event(payload, payload["type"] if answer.names_events else None)
+
     try:
         for payload in answer.opening():
-            yield event(payload)
-        async for delta in visit.deltas:
-            chunk = answer.chunk(delta)
-            if chunk is not None:
-                yield event(chunk)
-        last = answer.usage_chunk(visit.deltas.usage)
-        if last is not None:
-            yield event(last)
+            yield written(payload)
+        async for item in visit.items:
+            for payload in answer.chunks(item):
+                yield written(payload)
+        for payload in answer.closing(visit.items.usage):
+            yield written(payload)
     except Exception as error:  # noqa: BLE001  # the head is sent: the error can only be an event
         visit.outcome = _outcome(error)
-        yield event(describe(error).body)
+        yield written(answer.failure(describe(error)))
         return
-    visit.outcome = "disconnected" if visit.deltas.is_cancelled else "ok"
-    yield DONE
+    visit.outcome = "disconnected" if visit.items.is_cancelled else "ok"
+    if not answer.names_events:
+        yield DONE
 
 
-async def _close_when_client_leaves(http: Request, deltas: AsyncDeltas) -> None:
+async def _close_when_client_leaves(http: Request, items: AsyncItems) -> None:
     while (await http.receive())["type"] != "http.disconnect":
         pass
-    deltas.close()
+    items.close()
 
 
 def _outcome(error: BaseException) -> Outcome:

@@ -133,12 +133,14 @@ class ChatCompletionRequest(GenerationRequest):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     chat_template_kwargs: dict[str, Any] | None = None
+    max_turns: int | None = Field(None, ge=1, description="goes with built-in tools: answers of the model")
+    max_tool_calls: int | None = Field(None, ge=0, description="goes with built-in tools: calls in all")
 
 
 class CompletionRequest(GenerationRequest):
-    """Body of /v1/completions: one prompt, as text or as token ids. logprobs: how many alternatives to report."""
+    """Body of /v1/completions: prompts as text or as token ids. logprobs: how many alternatives to report."""
 
-    prompt: str | list[str] | list[int]
+    prompt: str | list[str] | list[int] | list[list[int]]
     logprobs: int | None = Field(None, ge=0, le=20)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tusi.agent.index.pictures import PictureIndex
-from tusi.agent.tool import ConversationMedia, check_arguments, chosen_picture
+from tusi.agent.tool import ConversationMedia, Origin, check_arguments, chosen_index, chosen_picture
 from tusi.chat.messages import ImagePart, Part, TextPart
 from tusi.chat.tool_schemas import IMAGE_SEARCH, ToolSchema
 from tusi.core.errors import UnsupportedMedia
@@ -74,6 +74,10 @@ class ImageSearch:
         if not hits:
             return (TextPart("no similar picture found"),)
         return tuple(part for number, hit in enumerate(hits, start=1) for part in self._shown(number, hit))
+
+    def origin(self, arguments: Mapping[str, Any], media: ConversationMedia) -> Origin:
+        """The picture that is searched for. Raises ToolError."""
+        return Origin(chosen_index(media, arguments.get("img_idx")))
 
     def _shown(self, number: int, hit: SearchHit) -> tuple[Part, ...]:
         text = TextPart(f"[{number}] {hit.caption}{f', {hit.source}' if hit.source else ''}\n")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tusi.agent.tool import ConversationMedia, check_arguments, chosen_picture
+from tusi.agent.tool import ConversationMedia, Origin, check_arguments, chosen_index, chosen_picture
 from tusi.chat.messages import ImagePart, Part
 from tusi.chat.tool_schemas import IMAGE_ZOOM_IN_TOOL, ToolSchema
-from tusi.processing.crop import crop_by_bbox
+from tusi.processing.crop import checked_bbox, crop_by_bbox
 from tusi.processing.limits import MediaLimits
 from tusi.processing.media import open_picture
 
@@ -35,3 +35,8 @@ class ImageZoomInTool:
         part = chosen_picture(media, arguments.get("img_idx"))
         pixels_HW3 = np.asarray(open_picture(part.source, self._limits))
         return (ImagePart(crop_by_bbox(pixels_HW3, arguments["bbox_2d"])),)
+
+    def origin(self, arguments: Mapping[str, Any], media: ConversationMedia) -> Origin:
+        """The box as far as it lies in the picture. Raises ToolError or RequestError."""
+        x1, y1, x2, y2 = checked_bbox(arguments.get("bbox_2d"))
+        return Origin(chosen_index(media, arguments.get("img_idx")), (x1, y1, x2, y2))

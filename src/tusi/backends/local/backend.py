@@ -114,7 +114,7 @@ class LocalBackend:
     def stream(self, request: ChatRequest) -> LocalStream:
         """Answer as it comes. Bad requests raise here; closing or dropping the stream aborts the request."""
         prepared = prepare_chat(self.frontend, request)
-        return self._start(prepared, request.sampling_params, request.request_id)
+        return self._start(prepared, request.sampling_params, request.request_id, request.priority)
 
     def generate_text(
         self, prompt: TextPrompt, sampling_params: SamplingParams, *, request_id: str | None = None
@@ -182,12 +182,16 @@ class LocalBackend:
             prompt_token_ids=stream.prompt_token_ids,
         )
 
-    def _start(self, prepared: PreparedPrompt, params: SamplingParams, request_id: str | None) -> LocalStream:
+    def _start(
+        self, prepared: PreparedPrompt, params: SamplingParams, request_id: str | None, priority: int = 0
+    ) -> LocalStream:
         request_id = request_id or f"req-{uuid.uuid4().hex}"
         grammars = self._compile_grammars(prepared, params)
         completions = [
             self._completion(index, request_id, prepared, params, grammar) for index, grammar in enumerate(grammars)
         ]
+        for completion in completions:
+            completion.request.priority = priority
         group = CompletionGroup(request_id, completions, prepared.usage)
         self._groups[request_id] = group
         self._engine.submit(group)
