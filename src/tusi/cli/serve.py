@@ -17,6 +17,7 @@ from tusi.cli.tools import ToolChoice
 from tusi.core.errors import ConfigError, RequestError
 from tusi.engine.config import EngineConfig
 from tusi.processing.limits import MediaLimits
+from tusi.server.config import ServerConfig
 
 
 def serve(
@@ -67,8 +68,6 @@ def serve(
     counts = own.json_object(limit_mm_per_prompt, "--limit-mm-per-prompt")
     limits = media_limits(counts, allowed_local_media_path, allowed_media_domains or [], allow_private_addresses)
     check_processor_kwargs(kwargs)
-    choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url, mcp=mcp)
-    agent_limits = AgentLimits(max_turns=max_turns, max_tool_calls=max_tool_calls)
     model_options = session.ModelOptions(
         model=name,
         dtype=own.choose_dtype(dtype, quantization),
@@ -76,33 +75,46 @@ def serve(
         engine_config=EngineConfig(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens),
         media_limits=limits,
     )
-
-    from tusi.server.app import bind, run
-    from tusi.server.config import ServerConfig
-    from tusi.server.server_tools import ServerTools
-
     config = ServerConfig(
         served_model_names=tuple(served_model_name or ()),
         api_keys=own.api_keys(api_key),
         mm_processor_kwargs=kwargs,
         max_requests=max_requests,
     )
+    choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url, mcp=mcp)
+    run_server(
+        model_options, config, choice, AgentLimits(max_turns=max_turns, max_tool_calls=max_tool_calls), host, port
+    )
+
+
+def run_server(
+    model_options: session.ModelOptions,
+    config: ServerConfig,
+    choice: ToolChoice,
+    agent_limits: AgentLimits,
+    host: str,
+    port: int,
+) -> None:
+    """Load the model and answer until told to stop."""
+    from tusi.server.app import bind, run
+    from tusi.server.server_tools import ServerTools
+
     listener = bind(host, port)  # before the minutes that a model takes to load
     if not config.api_keys and not own.is_loopback(host):
         print(f"anybody who reaches {host} may ask this server; --api-key changes that", file=sys.stderr)
     shown_host = f"[{host}]" if ":" in host else host
     url = f"http://{shown_host}:{listener.getsockname()[1]}/v1"
     with listener, choice, session.opened_backend(model_options) as backend:
-        offered = ServerTools(choice.tools(backend, (), {}), agent_limits, limits)
+        tools = ServerTools(choice.tools(backend, (), {}), agent_limits, model_options.media_limits or MediaLimits())
         if logging.getLogger("tusi").level == logging.WARNING:
             logging.getLogger("tusi").setLevel(logging.INFO)  # one line a request: here it is wanted
         served = ", ".join(config.served_model_names or (backend.model,))
-        names = ", ".join(tool.name for tool in offered.all) or "none"
 
         def on_ready() -> None:
-            print(f"serving {served} at {url} (built-in tools: {names})", file=sys.stderr)
+            print(f"built-in tools: {', '.join(tool.name for tool in tools.all) or 'none'}", file=sys.stderr)
+            print(f"serving {served} at {url}", file=sys.stderr)
 
-        run(backend, config, listener, on_ready=on_ready, tools=offered)
+        run(backend, config, listener, on_ready=on_ready, tools=tools)
 
 
 def media_limits(

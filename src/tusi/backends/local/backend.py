@@ -123,10 +123,15 @@ class LocalBackend:
         return self._collect(self.stream_text(prompt, sampling_params, request_id=request_id), sampling_params.n)
 
     def stream_text(
-        self, prompt: TextPrompt, sampling_params: SamplingParams, *, request_id: str | None = None
+        self,
+        prompt: TextPrompt,
+        sampling_params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        priority: int = 0,
     ) -> LocalStream:
         """As stream, for a prompt that somebody else rendered."""
-        return self.stream_prepared(prepare_text(self.frontend, prompt), sampling_params, request_id=request_id)
+        return self._start(prepare_text(self.frontend, prompt), sampling_params, request_id, priority)
 
     def stream_prepared(
         self, prepared: PreparedPrompt, sampling_params: SamplingParams, *, request_id: str | None = None
