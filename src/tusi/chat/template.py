@@ -21,7 +21,7 @@ from tusi.chat.messages import ImagePart, Message, Part, TextPart, VideoPart, it
 from tusi.chat.prompt import MediaSegment, RenderedPrompt, TextSegment
 from tusi.chat.tags import IMAGE_PLACEHOLDERS, THINK_OPEN, VIDEO_PLACEHOLDERS
 from tusi.chat.template_files import DEFAULT, Variant, built_in, find_templates, guess_variant
-from tusi.chat.template_kwargs import check_template_kwargs
+from tusi.chat.template_kwargs import SWITCHES, check_template_kwargs
 from tusi.chat.tokenizer_files import all_special, special_tokens
 from tusi.core.errors import CheckpointError, RequestError
 
@@ -83,6 +83,11 @@ class ChatTemplate:
         """The template that this package ships, without a checkpoint."""
         name, source = built_in(variant)
         return cls({DEFAULT: source}, name=name, raw_arguments=True, now=now)
+
+    @property
+    def can_switch_thinking(self) -> bool:
+        """Whether a caller may ask for an answer without thoughts (`enable_thinking`)."""
+        return bool(self._templates[DEFAULT].variables & set(SWITCHES))
 
     def render(
         self,

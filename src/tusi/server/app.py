@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from tusi.backends.protocol import Backend
 from tusi.core.errors import ConfigError
-from tusi.server import chat_completions, completions, errors, health, models, tokenize, tool_list
+from tusi.server import chat_completions, completions, errors, health, models, page, tokenize, tool_list
 from tusi.server.config import ServerConfig
 from tusi.server.facts import ModelFacts
 from tusi.server.generation import Generator
@@ -39,6 +39,7 @@ def create_app(backend: Backend, config: ServerConfig | None = None, tools: Serv
     errors.install(app)
     for module in (chat_completions, completions, models, tool_list, tokenize, health):
         app.include_router(module.router(generator))
+    app.include_router(page.router())
     app.add_middleware(Guard, config=config)
     return app
 

@@ -10,6 +10,7 @@ from tusi.backends.local.prompts import TextPrompt, prepare_chat
 from tusi.backends.protocol import Backend, ChatRequest, DeltaStream
 from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import BackendUnavailable
+from tusi.core.types import WeightFormat
 from tusi.engine.outputs import EngineStats
 from tusi.engine.sampling_params import SamplingParams
 
@@ -20,12 +21,15 @@ StreamText = Callable[[TextPrompt, SamplingParams, str], DeltaStream]
 class ModelFacts:
     """What a backend can tell, None for what it cannot.
 
+    precision: how the weights lie in memory. can_switch_thinking: whether the template can leave thoughts out.
     check_alive: raises EngineError if the engine is dead; never waits. stats: the engine's counters, between two steps;
     raises EngineError too. stream_text: for prompts without a template. prompt_ids: the tokens of a conversation, those
     of its media included.
     """
 
     tokenizer: Tokenizer | None = None
+    precision: WeightFormat | None = None
+    can_switch_thinking: bool | None = None
     max_model_len: int | None = None
     check_alive: Callable[[], None] | None = None
     stats: Callable[[], EngineStats] | None = None
@@ -43,6 +47,8 @@ class ModelFacts:
 
         return cls(
             tokenizer=backend.frontend.tokenizer,
+            precision=backend.precision,
+            can_switch_thinking=backend.frontend.template.can_switch_thinking,
             max_model_len=backend.max_model_len,
             check_alive=backend.check_alive,
             stats=backend.stats,

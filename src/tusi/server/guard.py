@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tusi.server.config import ServerConfig
 from tusi.server.errors import ErrorReply, body_too_large
+from tusi.server.page import is_page
 
 # What a load balancer or Prometheus asks, without a key; it tells nothing about requests.
 OPEN_PATHS = ("/health", "/metrics")
@@ -27,7 +28,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if scope["path"] not in OPEN_PATHS and not self._has_key(headers):
+        is_open = scope["path"] in OPEN_PATHS or is_page(scope["path"])
+        if not is_open and not self._has_key(headers):
             await _UNAUTHORIZED.response()(scope, receive, send)
             return
         limit = self._config.max_body_bytes

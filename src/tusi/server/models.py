@@ -1,4 +1,4 @@
-"""/v1/models: what is served, under which names."""
+"""/v1/models: what is served, under which names; /v1/facts: what a client may want to know before it asks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from tusi import __version__
 from tusi.server.generation import Generator
 
 
@@ -28,5 +29,18 @@ def router(generator: Generator) -> APIRouter:
     async def retrieve_model(name: str) -> dict[str, Any]:
         """One of them."""
         return card(generator.check_model(name))
+
+    @routes.get("/v1/facts")
+    async def facts() -> dict[str, Any]:
+        """Names, precision and limits; null for what this backend cannot tell."""
+        return {
+            "object": "facts",
+            "version": __version__,
+            "models": [*generator.model_names],
+            "precision": generator.facts.precision,
+            "max_model_len": generator.facts.max_model_len,
+            "can_switch_thinking": generator.facts.can_switch_thinking,
+            "max_body_bytes": generator.config.max_body_bytes,
+        }
 
     return routes

@@ -30,14 +30,14 @@ from tusi.chat.messages import ImagePart
 from tusi.chat.prompt import MediaSegment
 from tusi.chat.stream import StreamParser
 from tusi.chat.tags import RESPONSE_CLOSE, RESPONSE_OPEN, THINK_CLOSE, THINK_OPEN, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
-from tusi.core.types import WeightFormatChoice
+from tusi.core.types import WeightFormat, WeightFormatChoice
 from tusi.engine.config import EngineConfig
 from tusi.engine.core import EngineCore
 from tusi.engine.outputs import EngineStats
 from tusi.engine.request import Request
 from tusi.engine.runner import RunnableModel
 from tusi.engine.sampling_params import SamplingParams
-from tusi.models.parameters import Progress
+from tusi.models.parameters import Progress, choose_format
 from tusi.processing.cache import MediaCache
 from tusi.processing.limits import MediaLimits
 
@@ -46,10 +46,21 @@ _TAGS = (THINK_OPEN, THINK_CLOSE, RESPONSE_OPEN, RESPONSE_CLOSE, TOOL_CALL_OPEN,
 
 
 class LocalBackend:
-    """A loaded model and the thread that runs it. See `load` for a model by name."""
+    """A loaded model and the thread that runs it. See `load` for a model by name.
 
-    def __init__(self, frontend: Frontend, model: RunnableModel, engine_config: EngineConfig) -> None:
+    precision: the format of its weight matrices, if the caller knows it.
+    """
+
+    def __init__(
+        self,
+        frontend: Frontend,
+        model: RunnableModel,
+        engine_config: EngineConfig,
+        *,
+        precision: WeightFormat | None = None,
+    ) -> None:
         self.frontend = frontend
+        self.precision = precision
         core = EngineCore(model, engine_config)
         self.max_model_len = core.max_model_len
         self.max_num_seqs = engine_config.max_num_seqs
@@ -90,7 +101,7 @@ class LocalBackend:
             frontend = load_frontend(folder, name=str(model), media_limits=media_limits, media_cache=cache)
             engine_config = with_model_len(engine_config, max_model_len, frontend.config)
             weights = load_weights(folder, dtype=dtype, engine_config=engine_config, progress=progress)
-        return cls(frontend, weights, engine_config)
+        return cls(frontend, weights, engine_config, precision=choose_format(frontend.config, dtype))
 
     @property
     def model(self) -> str:
