@@ -121,12 +121,13 @@ def step_object(event: TurnStart | TurnEnd | CallStart | CallResult) -> Payload:
         case TurnStart():
             return {"type": "turn", "turn": event.turn}
         case TurnEnd():
-            return {"type": "turn_end", "turn": event.turn, "message": to_openai([assistant_message(event.choice)])[0]}
+            message = to_openai([assistant_message(event.choice)])[0]
+            return {"type": "turn_end", "turn": event.turn, "message": message, "usage": usage_object(event.usage)}
         case CallStart():
             return {"type": "tool_call", "turn": event.turn} | _call(event.call, event.origin)
         case CallResult():
-            message = Message(role="tool", content=event.content, tool_call_id=event.call.id)
-            written = to_openai([message])[0]
+            result = Message(role="tool", content=event.content, tool_call_id=event.call.id)
+            written = to_openai([result])[0]
             if isinstance(written["content"], str):
                 written["content"] = [{"type": "text", "text": written["content"]}]
             said = {"is_error": event.is_error, "message": written}

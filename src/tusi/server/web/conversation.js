@@ -73,6 +73,7 @@ export class ConversationView {
   }
 
   #redraw() {
+    if (this.chat.current === null) return; // the server may answer before the browser's database does
     const path = this.chat.current.tree.path();
     this.#update(path);
     setChildren(this.list, path.length ? path.map((node) => this.#views.get(node.id).element) : [this.hero()]);

@@ -1,5 +1,5 @@
-// What an answer points at: the boxes it zoomed into and the boxes and points it ends on, each with a colour, a number
-// and the picture it is in. Pure.
+// What an answer points at: the boxes it zoomed into (A, B, ...) and the boxes and points it ends on (1, 2, ...), each with
+// a colour and the picture it is in. Pure.
 
 import { findPlaces, isInside, zoomBox } from "./boxes.js";
 import { answerText } from "./answer.js";
@@ -8,7 +8,7 @@ import { answerText } from "./answer.js";
 export const NUM_COLOURS = 7;
 
 /**
- * {marks, places} of an answer. A mark: {id, kind: "zoom" | "answer", number, colour, shape, picture, label, call};
+ * {marks, places} of an answer. A mark: {id, kind: "zoom" | "answer", name, colour, shape, picture, label, call};
  * picture is an index into the conversation's pictures. places: where in the answer's text shapes stand, each with the
  * marks that it made (none if a later one replaced it).
  *
@@ -19,13 +19,19 @@ export function marksOf(answer, pictures, latest) {
   const zooms = answer.turns.flatMap((turn, t) =>
     turn.calls.map((call, c) => zoomMark(answer, call, `${t}-${c}`, pictures.length)).filter((mark) => mark !== null),
   );
-  zooms.forEach((mark, i) => Object.assign(mark, { number: i + 1, colour: i % NUM_COLOURS }));
+  zooms.forEach((mark, i) => Object.assign(mark, { name: letters(i), colour: i % NUM_COLOURS }));
   const places = findPlaces(answerText(answer), pictures.length);
   const said = [];
   for (const place of places) {
     place.marks = place.final ? place.shapes.map((shape) => answerMark(answer, shape, said, zooms.length, latest)) : [];
   }
   return { marks: [...zooms, ...said.filter((mark) => mark.picture < pictures.length)], places };
+}
+
+/** 0, 1, ... as A, B, ..., Z, AA, AB, ... */
+export function letters(index) {
+  const last = String.fromCharCode(65 + (index % 26));
+  return index < 26 ? last : letters(Math.floor(index / 26) - 1) + last;
 }
 
 /** The marks of one picture that can be drawn into it. */
@@ -46,7 +52,7 @@ function answerMark(answer, shape, said, offset, latest) {
   const mark = {
     id: `${answer.id}:a${said.length}`,
     kind: "answer",
-    number: said.length + 1,
+    name: String(said.length + 1),
     colour: (offset + said.length) % NUM_COLOURS,
     shape,
     picture: shape.imgIdx ?? latest,

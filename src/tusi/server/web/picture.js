@@ -34,7 +34,7 @@ export function stage(record, { alt, marks = [], names = true, spot = false, onO
 
 /** What a mark is called. */
 export function markName(mark) {
-  return mark.label ? t("boxLabel", { n: mark.number, label: mark.label }) : t("boxNoLabel", { n: mark.number });
+  return mark.label ? t("boxLabel", { n: mark.name, label: mark.label }) : t("boxNoLabel", { n: mark.name });
 }
 
 /** The marks as a row of buttons that light up what they name. */
@@ -55,7 +55,7 @@ export function chip(mark) {
       title: `[${values.join(", ")}]`,
       data: { mark: mark.id },
     },
-    h("span", { class: "chip-number", "aria-hidden": "true" }, String(mark.number)),
+    h("span", { class: "chip-number", "aria-hidden": "true" }, mark.name),
     h("span", { class: "chip-label" }, mark.label ?? `[${values.map((value) => Math.round(value)).join(", ")}]`),
   );
   button.addEventListener("click", () => pin(mark.id));
@@ -64,7 +64,7 @@ export function chip(mark) {
 
 function overlay(mark, names) {
   const percent = (value) => `${(value / SCALE) * 100}%`;
-  const text = names && mark.label ? `${mark.number} ${mark.label}` : String(mark.number);
+  const text = names && mark.label ? `${mark.name} ${mark.label}` : mark.name;
   const tag = h("span", { class: "tag" }, text);
   const props = { data: { mark: mark.id }, "aria-hidden": "true" };
   if (mark.shape.kind === "point") {

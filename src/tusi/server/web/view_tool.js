@@ -26,7 +26,7 @@ export class ToolView {
 
 function header(call, mark) {
   const badge = mark
-    ? h("span", { class: "badge", data: { mark: mark.id } }, String(mark.number))
+    ? h("span", { class: "badge", data: { mark: mark.id } }, mark.name)
     : h("span", { class: "badge is-plain" }, icon(ICON[call.name] ?? "tool"));
   const box = mark ? h("code", { class: "tool-box" }, `[${mark.shape.corners.map((value) => Math.round(value)).join(", ")}]`) : null;
   const took = call.took >= 1000 ? h("span", { class: "tool-took" }, duration(call.took)) : null;
@@ -79,7 +79,7 @@ function body(call, mark, context) {
 // The picture with the box in it beside what the box holds, in one colour.
 function zoomed(mark, media, context) {
   const crops = media.map((record, at) => {
-    const alt = t("cropOf", { n: mark.number, label: mark.label ?? "" });
+    const alt = t("cropOf", { n: mark.name, label: mark.label ?? "" });
     if (record === undefined) return h("span", { class: "lost" }, t("lost"));
     const open = () => context.open([{ record, marks: [], alt, title: alt }], 0);
     const element = stage(record, { alt, onOpen: open, openLabel: alt });
