@@ -9,7 +9,9 @@
         UnsupportedMedia        a picture or video that cannot be, or must not be, read
       CapacityError             no room now, try again; .retry_after in seconds        HTTP 429
       BackendUnavailable        an optional dependency or a device is missing          CLI exit 3, HTTP 503
+        EngineRestarting        no engine lives just now; one is being started         HTTP 503, Retry-After
       EngineError               our own fault; the engine says that it is dead         HTTP 500
+        ReplicaLost             the engine process died; others go on                  HTTP 503, Retry-After
 
 A message has three parts: what happened (with the values), what was expected, what to do about it.
 This module knows nothing of the rest of the package.
@@ -80,5 +82,19 @@ class BackendUnavailable(TusiError):
     exit_code = 3
 
 
+class EngineRestarting(BackendUnavailable):
+    """No engine process lives just now, and one is being started. retry_after: seconds until it may be there."""
+
+    def __init__(self, message: str, *, retry_after: float = 5.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class EngineError(TusiError):
     """The engine failed at its own work; requests in flight are lost and it says so."""
+
+
+class ReplicaLost(EngineError):
+    """The engine process that ran the request is gone; the same request may be sent again at once."""
+
+    retry_after = 1.0

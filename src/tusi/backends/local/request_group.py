@@ -1,30 +1,27 @@
-"""The n completions of one prompt on their way through the engine: tokens in, deltas into a queue for one reader.
+"""The n completions of one prompt on their way through the engine: tokens in, deltas into an outbox for one reader.
 
-The queue needs no bound of its own: a completion puts in one delta a token and never more than max_tokens, so a slow
+The outbox needs no bound of its own: a completion puts in one delta a token and never more than max_tokens, so a slow
 reader holds up nobody and a lost one leaves behind what its completions are allowed to be long.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tusi.backends.local.logprobs import token_logprobs
 from tusi.backends.local.output_processor import Command, CompletionProcessor, EndOfCompletion
+from tusi.backends.outbox import Outbox
 from tusi.backends.protocol import ChatDelta, Usage
 from tusi.backends.structured_outputs import MatcherGrammar
-from tusi.core.errors import EngineError, TusiError
+from tusi.core.errors import EngineError
 from tusi.engine.core import EngineCore
 from tusi.engine.outputs import EngineOutput
 from tusi.engine.request import Request
 
 logger = logging.getLogger(__name__)
-
-Item = ChatDelta | TusiError | None
-"""What the queue holds: deltas, an error after which nothing comes, or None at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class CompletionGroup:
         self._request_id = request_id
         self._started = time.perf_counter()
         self._ttft = 0.0
-        self.items: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self.items = Outbox()
         self._completions = {completion.request.request_id: completion for completion in completions}
         self._prompt_usage = prompt_usage
         self._num_cached_tokens = 0

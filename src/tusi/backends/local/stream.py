@@ -6,8 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 
 from tusi.backends.local.request_group import CompletionGroup
+from tusi.backends.outbox import Sink
 from tusi.backends.protocol import ChatDelta
-from tusi.core.errors import TusiError
 
 
 class LocalStream:
@@ -42,9 +42,13 @@ class LocalStream:
         if isinstance(item, ChatDelta):
             return item
         self._is_over = True
-        if isinstance(item, TusiError):
+        if isinstance(item, BaseException):
             raise item
         raise StopIteration
+
+    def forward(self, sink: Sink) -> None:
+        """See outbox.PushedStream. The sink is called on the engine's thread, between two steps."""
+        self._group.items.forward(sink)
 
     def close(self) -> None:
         """Abort the request if it is still running; nothing more is read."""
