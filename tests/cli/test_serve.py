@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from openai import OpenAI
 
 from tests.cli.conftest import Run
+from tests.fixtures.http_server import wait_until
 from tusi.backends.fake import FakeBackend
 from tusi.cli import session
 from tusi.server import app
@@ -41,13 +43,14 @@ def test_every_flag_arrives(run: Run, asked: dict[str, Any], tmp_path: Path) -> 
         "serve", "some/model", "--port", "0", "--api-key", "k", "--api-key", "l",
         "--served-model-name", "a", "--served-model-name", "b",
         "--max-model-len", "512", "--max-num-seqs", "3", "--max-num-batched-tokens", "64", "--dtype", "int8",
-        "--max-requests", "9", "--mm-processor-kwargs", '{"fps": 1}',
+        "--max-requests", "9", "--replicas", "2", "--mm-processor-kwargs", '{"fps": 1}',
         "--limit-mm-per-prompt", '{"image": 2, "video": 0}',
         "--allowed-local-media-path", str(tmp_path), "--allowed-media-domains", "example.com",
     )  # fmt: skip
     assert code == 0
     assert f"serving a, b at http://127.0.0.1:{asked['address'][1]}/v1" in err
     options, config = asked["options"], asked["config"]
+    assert options.num_replicas == 2
     engine, limits = options.engine_config, options.media_limits
     assert (asked["name"], options.dtype, options.max_model_len) == ("some/model", "int8", 512)
     assert (engine.max_num_seqs, engine.max_num_batched_tokens) == (3, 64)
@@ -120,6 +123,7 @@ def test_command_lines_of_other_servers_work(run: Run, asked: dict[str, Any]) ->
         (("--tools", "weather"), "there is no tool 'weather'"),
         (("--tools", "knowledge_search"), "needs an index"),
         (("--tools", "zoom", "--index", "x.index"), "has nothing to act on"),
+        (("--replicas", "0"), "x>=1"),
         (("--max-num-seqs", "99", "--max-num-batched-tokens", "9"), "lower the first or raise the second"),
     ],
 )
@@ -132,22 +136,50 @@ def test_what_cannot_be_honoured_is_refused(
     assert "name" not in asked
 
 
-def test_it_answers_and_stops_when_told() -> None:
+@pytest.fixture
+def started(request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], OpenAI]]:
+    """A real `tusi serve random` with the options in request.param, and a client for it."""
     command = [sys.executable, "-c", "import sys; from tusi.cli.main import main; sys.exit(main())"]
-    command += ["serve", "random", "--port", "0", "--max-model-len", "256", "--dtype", "fp32"]
+    command += ["serve", "random", "--port", "0", "--max-model-len", "256", "--dtype", "fp32", *request.param]
     environment = {**os.environ, "TUSI_NUM_THREADS": "1"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stderr is not None
             line = next(line for line in process.stderr if line.startswith("serving random at "))
-            client = OpenAI(base_url=line.split()[-1], api_key="none", max_retries=0)
-            ask = {"model": "random", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 40}
-            stream = client.chat.completions.create(**ask, stream=True, extra_body={"ignore_eos": True})
-            next(stream)
-            process.send_signal(signal.SIGTERM)
-            reasons = [chunk.choices[0].finish_reason for chunk in stream]
-            assert reasons[-1] in ("length", "stop")
-            assert process.wait(60) == 0
-            assert "Traceback" not in process.stderr.read()
+            yield process, OpenAI(base_url=line.split()[-1], api_key="none", max_retries=0)
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("started", [(), ("--replicas", "1")], indirect=True, ids=["one process", "replicas"])
+def test_it_answers_and_stops_when_told(started: tuple[subprocess.Popen[str], OpenAI]) -> None:
+    process, client = started
+    ask = {"model": "random", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 40}
+    stream = client.chat.completions.create(**ask, stream=True, extra_body={"ignore_eos": True})
+    next(stream)
+    process.send_signal(signal.SIGTERM)
+    reasons = [chunk.choices[0].finish_reason for chunk in stream]
+    assert reasons[-1] in ("length", "stop")
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("started", [("--replicas", "2")], indirect=True)
+def test_replicas_are_killed_and_come_back(started: tuple[subprocess.Popen[str], OpenAI]) -> None:
+    process, client = started
+    before = children(process.pid)
+    assert len(before) == 2
+    ask = {"model": "random", "messages": [{"role": "user", "content": "Hello?"}], "max_tokens": 4}
+    assert client.chat.completions.create(**ask).usage is not None
+    os.kill(min(before), signal.SIGKILL)
+    wait_until(lambda: len(children(process.pid)) == 2 and children(process.pid) != before)
+    assert client.with_options(max_retries=5).chat.completions.create(**ask).usage is not None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert not [pid for pid in before if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}

@@ -31,6 +31,7 @@ def serve(
     max_num_seqs: own.MaxNumSeqs = 16,
     max_num_batched_tokens: own.MaxBatchedTokens = 1024,
     max_requests: own.MaxRequests = 256,
+    replicas: own.Replicas = None,
     mm_processor_kwargs: own.MMKwargs = None,
     limit_mm_per_prompt: own.MMLimit = None,
     allowed_local_media_path: own.LocalMedia = None,
@@ -61,6 +62,7 @@ def serve(
       tusi serve baidu/ERNIE-4.5-VL-28B-A3B-Thinking
       tusi serve random --port 9000
       tusi serve path/to/folder --host 0.0.0.0 --api-key SECRET --dtype int8
+      tusi serve path/to/folder --replicas 4
       tusi serve path/to/folder --tools zoom,calculator,knowledge_search --index my.index
     """
     name = session.choose_model(model)
@@ -74,6 +76,7 @@ def serve(
         max_model_len=max_model_len,
         engine_config=EngineConfig(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens),
         media_limits=limits,
+        num_replicas=replicas,
     )
     config = ServerConfig(
         served_model_names=tuple(served_model_name or ()),

@@ -84,6 +84,16 @@ MaxBatchedTokens = Annotated[int, typer.Option("--max-num-batched-tokens", min=1
 MaxRequests = Annotated[
     int, typer.Option(min=1, help="Requests in the house, running and waiting; the next gets a 429.")
 ]
+Replicas = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        "--data-parallel-size",
+        min=1,
+        help="Processes behind the port, each with the model in memory; one that dies is started again. "
+        "Without it, the model runs in the server's own process.",
+    ),
+]
 MMKwargs = Annotated[
     str | None,
     typer.Option("--mm-processor-kwargs", metavar="JSON", help='Such as {"fps": 1, "image_max_pixels": 1000000}.'),

@@ -33,6 +33,7 @@ class ModelOptions:
     """How a model is loaded. max_model_len None: the engine's default.
 
     engine_config, media_limits: None: what suits one person at their own machine.
+    num_replicas: processes that each have the model; None: it runs in this process.
     """
 
     model: str | None = None
@@ -41,6 +42,7 @@ class ModelOptions:
     allow_private_addresses: bool = False
     engine_config: EngineConfig | None = None
     media_limits: MediaLimits | None = None
+    num_replicas: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,9 @@ def crowd_config(concurrency: int) -> EngineConfig | None:
 
 
 def load_backend(name: str, options: ModelOptions) -> Backend:
-    """Load a model to run in this process. Raises CheckpointError or ConfigError."""
+    """Load a model to run in this process, or in those of its replicas. Raises CheckpointError or ConfigError."""
+    if options.num_replicas is not None:
+        return load_replicas(name, options, options.num_replicas)
     # Imported here: a wrong word on the command line should not cost the seconds that these take.
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -109,6 +113,31 @@ def load_backend(name: str, options: ModelOptions) -> Backend:
             media_limits=options.media_limits or MediaLimits(allow_private_addresses=options.allow_private_addresses),
             progress=lambda _tensor, done, total: bar.update(task, completed=done, total=total),
         )
+
+
+def load_replicas(name: str, options: ModelOptions, num_replicas: int) -> Backend:
+    """Load a model in processes of its own. Raises CheckpointError or ConfigError."""
+    from functools import partial
+
+    from tusi.backends.local.backend import LocalBackend
+    from tusi.backends.local.loading import load_frontend, model_folder
+    from tusi.backends.replicas.backend import ReplicaBackend
+    from tusi.engine.config import EngineConfig
+    from tusi.kernels.runtime import num_threads
+    from tusi.processing.limits import MediaLimits
+
+    limits = options.media_limits or MediaLimits(allow_private_addresses=options.allow_private_addresses)
+    with model_folder(name) as folder:
+        frontend = load_frontend(folder, name=name, media_limits=limits)
+    load = partial(
+        LocalBackend.load,
+        name,
+        dtype=options.dtype,
+        max_model_len=options.max_model_len,
+        engine_config=options.engine_config or EngineConfig(),
+        media_limits=limits,
+    )
+    return ReplicaBackend(load, num_replicas, num_threads=num_threads(), frontend=frontend)
 
 
 def make_request(backend: Backend, messages: tuple[Any, ...], options: AnswerOptions) -> ChatRequest:

@@ -17,7 +17,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from tusi.core.errors import BackendUnavailable, CapacityError, EngineError, RequestError
+from tusi.core.errors import (
+    BackendUnavailable,
+    CapacityError,
+    EngineError,
+    EngineRestarting,
+    ReplicaLost,
+    RequestError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +64,10 @@ def describe(error: BaseException) -> ErrorReply:
         status = 404 if isinstance(error, ModelNotFound) else 400
         return ErrorReply(status=status, message=str(error), param=error.param, code=error.code)
     if isinstance(error, CapacityError):
-        headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
-        return ErrorReply(status=429, message=str(error), code="server_busy", headers=headers)
+        return ErrorReply(status=429, message=str(error), code="server_busy", headers=_retry_after(error.retry_after))
+    if isinstance(error, EngineRestarting | ReplicaLost):
+        code = "replica_lost" if isinstance(error, ReplicaLost) else "engine_restarting"
+        return ErrorReply(status=503, message=str(error), code=code, headers=_retry_after(error.retry_after))
     if isinstance(error, BackendUnavailable):
         return ErrorReply(status=503, message=str(error), code="unavailable")
     if isinstance(error, EngineError):
@@ -67,6 +76,10 @@ def describe(error: BaseException) -> ErrorReply:
     logger.error("a request failed unexpectedly", exc_info=error)
     message = "the server failed at this request through a fault of its own; its log says how. Try again, or report it."
     return ErrorReply(status=500, message=message, code="internal_error")
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def install(app: FastAPI) -> None:

@@ -59,7 +59,7 @@ class Generator:
         self.facts = facts
         self.config = config
         self.tools = tools or ServerTools()
-        self.metrics = Metrics(facts.stats)
+        self.metrics = Metrics(facts)
         self.model_names = config.served_model_names or (backend.model,)
         self._executor = ThreadPoolExecutor(max_workers=config.max_requests, thread_name_prefix="tusi-server")
         self._num_requests = 0

@@ -17,13 +17,19 @@ def router(generator: Generator) -> APIRouter:
 
     @routes.get("/health", response_model=None)
     async def health() -> Response:
-        """200 while the engine lives, 503 when it is dead."""
+        """200 while the engine (of replicas: one of them) takes requests, 503 otherwise."""
         if generator.facts.check_alive is not None:
             try:
                 generator.facts.check_alive()
             except EngineError as error:
                 return ErrorReply(status=503, message=str(error), code="engine_dead").response()
-        return JSONResponse({"status": "ok"})
+        if generator.facts.replicas is None:
+            return JSONResponse({"status": "ok"})
+        replicas = generator.facts.replicas()
+        told = [{"index": one.index, "state": one.state, "load": one.load, "restarts": one.num_restarts}
+                for one in replicas]  # fmt: skip
+        is_whole = all(one.state == "ready" for one in replicas)
+        return JSONResponse({"status": "ok" if is_whole else "degraded", "replicas": told})
 
     @routes.get("/metrics", response_model=None)
     def metrics() -> Response:

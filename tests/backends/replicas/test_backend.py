@@ -94,7 +94,8 @@ def test_an_abort_says_so_and_a_close_is_silent(two: ReplicaBackend) -> None:
 
 def test_streams_push(two: ReplicaBackend) -> None:
     items: list[Item] = []
-    two.stream(said("count 4")).forward(items.append)
+    stream = two.stream(said("count 4"))  # kept: dropping it would abort it
+    stream.forward(items.append)
     wait_until(lambda: items and items[-1] is None)
     assert "".join(item.content for item in items if isinstance(item, ChatDelta)) == "0 1 2 3 "
 

@@ -25,6 +25,7 @@ from tusi.backends.replicas.routing import Prefix, Router, chat_prefixes, text_p
 from tusi.backends.replicas.supervisor import Patience, Replica, State
 from tusi.chat.messages import ImagePart
 from tusi.core.errors import ConfigError, EngineError, EngineRestarting
+from tusi.core.types import WeightFormat
 from tusi.engine.outputs import EngineStats
 from tusi.engine.sampling_params import SamplingParams
 
@@ -100,9 +101,19 @@ class ReplicaBackend:
         return self._facts.image_max_pixels
 
     @property
+    def precision(self) -> WeightFormat | None:
+        """The format of the model's weight matrices."""
+        return self._facts.precision
+
+    @property
     def has_text(self) -> bool:
         """Whether stream_text works."""
         return self._facts.has_text
+
+    @property
+    def has_stats(self) -> bool:
+        """Whether stats works."""
+        return self._facts.has_stats
 
     def generate(self, request: ChatRequest) -> ChatResult:
         """Answer in one piece. Raises RequestError, CapacityError, EngineRestarting or EngineError."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from tusi.backends.outbox import Item
 from tusi.backends.protocol import Backend, ChatDelta
+from tusi.core.types import WeightFormat
 from tusi.engine.sampling_params import SamplingParams
 
 PackedItem = dict[str, Any] | BaseException | None
@@ -74,7 +75,9 @@ class Ready:
     max_model_len: int | None
     max_num_seqs: int | None
     image_max_pixels: int | None
+    precision: WeightFormat | None
     has_text: bool
+    has_stats: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,8 @@ class Replica:
         started = time.monotonic()
         try:
             self._process = process = self._start()
+            if self._stopping.is_set():  # stop() may have seen the one before
+                process.stop()
             self._await_load(process)
         except (TusiError, OSError) as error:
             logger.error("replica %d could not be started again: %s", self.index, error)
@@ -137,6 +139,4 @@ class Replica:
         except Exception:
             logger.exception("replica %d could not be started again", self.index)
             return
-        if self._stopping.is_set():
-            process.stop()
         logger.info("replica %d is back after %.1f s", self.index, time.monotonic() - started)

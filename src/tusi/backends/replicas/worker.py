@@ -1,7 +1,7 @@
 """The engine process: loads a backend, does what the front process asks, and ends when that one ends.
 
-Its one argument is the descriptor of one end of a socket pair. Threads: one reads what is asked, one writes what is answered (all that waits in one
-message, so that a step's tokens cost one), some prepare prompts, and the backend's own.
+Its one argument is the descriptor of one end of a socket pair. Threads: one reads what is asked, one writes what is
+answered (all that waits in one message, so that a step's tokens cost one), some prepare prompts, and the backend's own.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Worker:
                 max_model_len=getattr(backend, "max_model_len", None),
                 max_num_seqs=getattr(backend, "max_num_seqs", None),
                 image_max_pixels=getattr(backend, "image_max_pixels", None),
+                precision=getattr(backend, "precision", None),
                 has_text=hasattr(backend, "stream_text"),
+                has_stats=hasattr(backend, "stats"),
             )
         )
 
