@@ -123,7 +123,7 @@ def test_command_lines_of_other_servers_work(run: Run, asked: dict[str, Any]) ->
         (("--tools", "weather"), "there is no tool 'weather'"),
         (("--tools", "knowledge_search"), "needs an index"),
         (("--tools", "zoom", "--index", "x.index"), "has nothing to act on"),
-        (("--replicas", "0"), "x>=1"),
+        (("--replicas", "0"), "greater than or equal to 1"),
         (("--max-num-seqs", "99", "--max-num-batched-tokens", "9"), "lower the first or raise the second"),
     ],
 )

@@ -20,6 +20,8 @@ from tusi.server.generation import Generator
 from tusi.server.guard import Guard
 from tusi.server.server_tools import ServerTools
 
+_BACKLOG = 2048
+
 
 def create_app(backend: Backend, config: ServerConfig | None = None, tools: ServerTools | None = None) -> FastAPI:
     """An ASGI application over a backend, which stays the caller's to close, as do the tools.
@@ -86,5 +88,6 @@ def run(
         # uvicorn raises the signal again once it has drained; without this nobody could clean up after that.
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     with listener:
+        listener.listen(_BACKLOG)  # who reads "serving ..." may come at once
         on_ready()
         server.run(sockets=[listener])
