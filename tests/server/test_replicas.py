@@ -85,7 +85,7 @@ def test_a_killed_replica_loses_its_running_requests_only(two: tuple[ReplicaBack
 def test_a_lost_request_is_a_503_that_says_when_to_come_again(
     two: tuple[ReplicaBackend, Running], broken: Path
 ) -> None:
-    backend, server = two
+    _, server = two
     broken.touch()
     with server.http() as client:
         answer = client.post("/v1/chat/completions", json=body("die"))
