@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Generator
 
 from tusi.backends.fake import FakeBackend, FakeReply
@@ -61,30 +62,54 @@ def count(turn: int) -> FakeReply:
     return FakeReply(reasoning="I count.", content=" ".join(str(number) for number in range(2000)))
 
 
+def attack(turn: int) -> FakeReply:
+    return FakeReply(
+        reasoning="<script>document.title = 'gone'</script>",
+        content="<img src=x onerror=\"document.title='gone'\"> [here](javascript:document.title='gone') "
+        "![picture](https://example.com/a.png) <b>bold</b>",
+    )
+
+
 STORIES: dict[str, Callable[[int], FakeReply]] = {
     "look": look, "one": one_box, "watch": watch, "sum": calculate, "wrong": fail, "count": count,
+    "attack": attack,
 }  # fmt: skip
 
 
 class StoryBackend(FakeBackend):
-    """pause: seconds between two deltas."""
+    """pause: seconds between two deltas. pause_at: words at which it waits until it is told to go_on."""
 
     def __init__(
         self, pause: float = 0.0, cut: int = 6, more: dict[str, Callable[[int], FakeReply]] | None = None
     ) -> None:
         super().__init__(model="story", cut=cut)
         self.stories = STORIES | (more or {})
-        self._pause = pause
-        self._wake = threading.Event()
+        self.pause = pause
+        self.pause_at: str | None = None
+        self._going = threading.Event()
+
+    def go_on(self) -> None:
+        self._going.set()
 
     def stream(self, request: ChatRequest) -> Generator[ChatDelta, None, None]:
         self.queue(self._tell)
-        return self._slowly(super().stream(request))
+        return self._slowly(super().stream(request), request.request_id)
 
-    def _slowly(self, deltas: Generator[ChatDelta, None, None]) -> Generator[ChatDelta, None, None]:
+    def _slowly(
+        self, deltas: Generator[ChatDelta, None, None], request_id: str | None
+    ) -> Generator[ChatDelta, None, None]:
+        said = ""
         for delta in deltas:
-            self._wake.wait(self._pause)
+            time.sleep(self.pause)
             yield delta
+            said += delta.text
+            while self.pause_at and self.pause_at in said and not self._going.wait(0.01):
+                if request_id in self._aborted:
+                    break
+
+    def is_aborted(self) -> bool:
+        """Whether any request was."""
+        return bool(self._aborted)
 
     def _tell(self, request: ChatRequest) -> FakeReply:
         said = [at for at, message in enumerate(request.messages) if message.role == "user"]

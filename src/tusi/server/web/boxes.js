@@ -14,19 +14,20 @@ const MAX_DEPTH = 32;
 const PICTURE = /(?:[Pp]icture|[Ii]mage|图片?|第)\s?(\d{1,3})(?:\s?[张幅])?/g;
 
 /**
- * The places in an answer where shapes stand, in order: {begin, end, shapes, whole, final}.
+ * The places in an answer where shapes stand, in order: {begin, end, shapes, whole, final, isCut}.
  *
  * A shape is {kind: "box", corners: [x1, y1, x2, y2]} or {kind: "point", at: [x, y]}, with label and imgIdx (null if the
  * answer does not say). final: the answer ends on it; of several lists the last one counts, of single boxes those of
- * the last paragraph that has any.
+ * the last paragraph that has any. isOpen: the answer is still being written; a list that it ends in (isCut) then has the
+ * shapes that are complete.
  */
-export function findPlaces(content, numImages = 1) {
+export function findPlaces(content, numImages = 1, isOpen = false) {
   const offset = Math.max(0, content.length - MAX_TEXT);
   const text = content.slice(offset);
   const found = [];
-  for (const { begin, end, value } of findJson(text)) {
+  for (const { begin, end, value, isCut } of findJson(text, isOpen)) {
     const shapes = shapesByPicture(value, numImages);
-    if (shapes.length) found.push({ begin, end, shapes, whole: isWhole(value), final: false });
+    if (shapes.length) found.push({ begin, end, shapes, whole: isWhole(value), final: false, isCut });
   }
   if (!found.length) return found;
   const last = found[found.length - 1];

@@ -184,7 +184,7 @@ class Inline {
     if (end <= begin) return this.#plain(marks, marks.length);
     const tex = this.text.slice(begin, end);
     const isMoney = marks === "$" && (/^\s|\s$|\n\s*\n/.test(tex) || /\d/.test(this.text[end + 1] ?? ""));
-    if (isMoney || tex.length > 2000) return this.#plain(marks, marks.length);
+    if (isMoney || tex.length > 2000 || tex.includes(MARK_OPEN)) return this.#plain(marks, marks.length);
     return this.#push({ type: "math", tex }, end + marks.length - this.at);
   }
 

@@ -20,12 +20,13 @@ export function marksOf(answer, pictures, latest) {
     turn.calls.map((call, c) => zoomMark(answer, call, `${t}-${c}`, pictures.length)).filter((mark) => mark !== null),
   );
   zooms.forEach((mark, i) => Object.assign(mark, { name: letters(i), colour: i % NUM_COLOURS }));
-  const places = findPlaces(answerText(answer), pictures.length);
+  const places = !pictures.length ? [] : findPlaces(answerText(answer), pictures.length, answer.status === "streaming");
   const said = [];
   for (const place of places) {
-    place.marks = place.final ? place.shapes.map((shape) => answerMark(answer, shape, said, zooms.length, latest)) : [];
+    const marks = place.final ? place.shapes.map((shape) => answerMark(answer, shape, said, zooms.length, latest)) : [];
+    place.marks = marks.filter((mark) => mark.picture < pictures.length);
   }
-  return { marks: [...zooms, ...said.filter((mark) => mark.picture < pictures.length)], places };
+  return { marks: [...zooms, ...places.flatMap((place) => place.marks)], places };
 }
 
 /** 0, 1, ... as A, B, ..., Z, AA, AB, ... */

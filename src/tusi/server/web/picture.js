@@ -5,6 +5,8 @@ import { h } from "./dom.js";
 import { t } from "./i18n.js";
 import { isInside, SCALE } from "./boxes.js";
 
+const CROWD = 12; // with more marks than this, only the one that is lit says what it is called
+
 const urls = new Map();
 
 /** The address under which a kept medium can be shown. */
@@ -14,12 +16,13 @@ export function mediumUrl(record) {
 }
 
 /**
- * A stage: the picture and its marks. options: alt; marks; names: whether tags carry labels (numbers only if not);
+ * A stage: the picture and its marks. options: alt; marks; names: whether tags carry labels (names only if not);
  * spot: dim what lies outside the one mark; onOpen: makes the picture a button.
  */
 export function stage(record, { alt, marks = [], names = true, spot = false, onOpen = null, openLabel = "" }) {
   const image = h("img", { src: mediumUrl(record), alt, draggable: "false", decoding: "async" });
-  const element = h("div", { class: `stage${spot ? " is-spot" : ""}` }, image);
+  const crowd = marks.length > CROWD ? " is-crowded" : "";
+  const element = h("div", { class: `stage${spot ? " is-spot" : ""}${crowd}` }, image);
   const resize = (width, height) => {
     element.style.setProperty("--ratio", String(width / height));
     element.style.setProperty("--natural", `${width}px`);
@@ -64,18 +67,17 @@ export function chip(mark) {
 
 function overlay(mark, names) {
   const percent = (value) => `${(value / SCALE) * 100}%`;
-  const text = names && mark.label ? `${mark.name} ${mark.label}` : mark.name;
-  const tag = h("span", { class: "tag" }, text);
+  const tag = h("span", { class: "tag" }, mark.name, names && mark.label ? h("span", { class: "tag-label" }, ` ${mark.label}`) : null);
   const props = { data: { mark: mark.id }, "aria-hidden": "true" };
   if (mark.shape.kind === "point") {
     const [x, y] = mark.shape.at;
-    return h("div", { class: `mark is-point is-${mark.kind} colour-${mark.colour}`, style: { left: percent(x), top: percent(y) }, ...props }, tag);
+    return h("div", { class: `mark is-point of-${mark.kind} colour-${mark.colour}`, style: { left: percent(x), top: percent(y) }, ...props }, tag);
   }
   const [x1, y1, x2, y2] = mark.shape.corners;
   // A tag stands on its box; where there is no room above, in it; at the right border it ends with the box.
   const place = `${y1 < 90 ? " tag-inside" : ""}${x1 > 700 ? " tag-right" : ""}`;
   const style = { left: percent(x1), top: percent(y1), width: percent(x2 - x1), height: percent(y2 - y1) };
-  return h("div", { class: `mark is-box is-${mark.kind} colour-${mark.colour}${place}`, style, ...props }, tag);
+  return h("div", { class: `mark is-box of-${mark.kind} colour-${mark.colour}${place}`, style, ...props }, tag);
 }
 
 // ---- lighting up together

@@ -2,7 +2,6 @@
 
 import { copyText, h, icon } from "./dom.js";
 import { t } from "./i18n.js";
-import { MARK_CLOSE, MARK_OPEN } from "./inline.js";
 import { parseMarkdown } from "./markdown.js";
 import { texToMathml } from "./math.js";
 
@@ -42,28 +41,6 @@ export class MarkdownView {
   }
 }
 
-/** A text in which JSON that marks something is replaced by marks of inline.js; what else looks like one is not. */
-export function withMarks(text, places) {
-  const clean = (part) => part.replace(/[\uFDD0\uFDD1]/g, "\uFFFD");
-  let out = "";
-  let at = 0;
-  places.forEach((place, index) => {
-    const [begin, end] = aroundFence(text, place);
-    out += `${clean(text.slice(at, begin))}${begin < place.begin ? "\n" : ""}${MARK_OPEN}${index}${MARK_CLOSE}`;
-    at = end;
-  });
-  return out + clean(text.slice(at));
-}
-
-// A fence with nothing but the JSON in it goes with it, closed or (while it comes) not yet.
-function aroundFence(text, { begin, end }) {
-  const before = /(?:^|\n)[ \t]*(`{3,}|~{3,})[ \t]*\w*[ \t]*\n\s*$/.exec(text.slice(Math.max(0, begin - 80), begin));
-  if (before === null) return [begin, end];
-  const after = new RegExp(`^\\s*(?:${before[1]}[ \\t]*(?=\\n|$)|$)`).exec(text.slice(end, end + 80));
-  if (after === null) return [begin, end];
-  return [begin - (before[0].length - (before[0].startsWith("\n") ? 1 : 0)), end + after[0].length];
-}
-
 function renderBlock(block, hooks) {
   const inside = (nodes) => nodes.map((node) => renderInline(node, hooks));
   switch (block.type) {
@@ -83,8 +60,8 @@ function renderBlock(block, hooks) {
       return table(block, inside);
     default: {
       const children = inside(block.inline);
-      const hasFigure = children.some((child) => child instanceof HTMLElement && child.matches("figure"));
-      return h(hasFigure ? "div" : "p", hasFigure ? { class: "paragraph" } : {}, children);
+      const isOwn = children.some((child) => child instanceof HTMLElement && child.matches("figure, details"));
+      return h(isOwn ? "div" : "p", isOwn ? { class: "paragraph" } : {}, children);
     }
   }
 }

@@ -5,7 +5,8 @@ import { copyText, h, icon, iconButton, setChildren } from "./dom.js";
 import { duration, number, t } from "./i18n.js";
 import { drawable } from "./marks.js";
 import { chip, legend, stage } from "./picture.js";
-import { MarkdownView, withMarks } from "./render.js";
+import { withMarks } from "./placing.js";
+import { MarkdownView } from "./render.js";
 import { clock } from "./times.js";
 import { ThoughtView } from "./view_thought.js";
 import { ToolView } from "./view_tool.js";
@@ -56,7 +57,8 @@ export class AnswerView {
     const state = JSON.stringify([node.status, node.error, node.usage, node.finish, versions, isRunning, maxLength, second]);
     if (state === this.#endState) return;
     this.#endState = state;
-    setChildren(this.end, [this.#notes(node, isRunning), this.#foot(node, isRunning)]);
+    const notes = this.#notes(node, isRunning);
+    setChildren(this.end, [notes, this.#foot(node, isRunning, notes === null)]);
   }
 
   #notes(node, isRunning) {
@@ -92,14 +94,14 @@ export class AnswerView {
     );
   }
 
-  #foot(node, isRunning) {
+  #foot(node, isRunning, offersAgain) {
     const facts = h("div", { class: "facts" }, this.#facts(node).map((fact) => h("span", {}, fact)));
     if (isRunning) return h("footer", { class: "message-foot" }, facts);
     const copy = iconButton("copy", t("copy"), async () => {
       if (await copyText(answerText(node))) this.chat.emit("notice", t("copied"));
     });
     const again = iconButton("again", t("regenerate"), () => this.chat.regenerate(node.id), { class: "again" });
-    const actions = h("div", { class: "actions" }, answerText(node) ? copy : null, again);
+    const actions = h("div", { class: "actions" }, answerText(node) ? copy : null, offersAgain ? again : null);
     return h("footer", { class: "message-foot" }, versionSwitch(this.chat, node.id, this.context.versions), actions, facts);
   }
 
@@ -129,10 +131,13 @@ class TurnView {
     const { context } = this.answer;
     this.thought.update(turn, isRunning && isLast);
     this.places = isLast ? context.places : [];
-    const marked = withMarks(turn.content, this.places);
+    const { text, kinds } = withMarks(turn.content, this.places);
+    this.kinds = kinds;
     const options = context.duration === null ? {} : { duration: context.duration };
-    const key = JSON.stringify([this.places, context.pictures, options]);
-    this.prose.update(marked, options, key);
+    // A list that is still being written is drawn anew when a shape is added to it, not at every letter.
+    const shown = this.places.map((place, at) => [kinds[at], place.final, place.marks, place.isCut || [place.begin, place.end]]);
+    const key = JSON.stringify([shown, context.pictures, options]);
+    this.prose.update(text, options, key);
     const views = turn.calls.map((call, at) => {
       if (!this.#tools.has(at)) this.#tools.set(at, new ToolView());
       const mark = context.marks.find((item) => item.kind === "zoom" && item.call === call.id) ?? null;
@@ -148,24 +153,25 @@ class TurnView {
     ]);
   }
 
-  // Single boxes stand as chips in the text, and the picture they are in below it.
+  // Boxes in a line stand there as chips, and the picture they are in below the text.
   #updateGallery(isLast, key) {
     if (key === this.galleryKey) return;
     this.galleryKey = key;
-    const marks = isLast && !this.#isInPlace() ? this.places.flatMap((place) => place.marks) : [];
+    const marks = isLast && this.#figurePlace() < 0 ? this.places.flatMap((place) => place.marks) : [];
     setChildren(this.gallery, this.#figures(marks));
   }
 
-  #isInPlace() {
-    const final = this.places.filter((place) => place.final);
-    return final.length === 1;
+  // The one place at which a picture can stand in the text; -1 if there is none.
+  #figurePlace() {
+    const final = this.places.flatMap((place, at) => (place.final ? [at] : []));
+    return final.length === 1 && this.kinds[final[0]] === "block" ? final[0] : -1;
   }
 
   #place(index) {
     const place = this.places[index];
     if (place === undefined) return null;
     const text = this.answer.node.turns[this.answer.node.turns.length - 1].content.slice(place.begin, place.end);
-    if (place.final && this.#isInPlace()) {
+    if (index === this.#figurePlace()) {
       const figures = this.#figures(place.marks);
       if (figures.length) return h("figure", { class: "answer-figure" }, figures, rawJson(text));
     }

@@ -22,7 +22,7 @@ export class ThoughtView {
   update(turn, isOpenTurn) {
     const isThinking = isOpenTurn && turn.thinkingTook === null && turn.thinkingSince !== null;
     const took = turn.thinkingTook ?? (turn.thinkingSince === null ? 0 : Date.now() - turn.thinkingSince);
-    this.label.textContent = isThinking ? t("thinkingFor", { time: duration(took) }) : took ? t("thoughtFor", { time: duration(took) }) : t("thought");
+    this.label.textContent = isThinking ? t("thinkingFor", { time: duration(took) }) : took >= 100 ? t("thoughtFor", { time: duration(took) }) : t("thought");
     this.element.classList.toggle("is-thinking", isThinking);
     if (isThinking !== this.#wasThinking && !this.#isTheirs) this.element.open = isThinking;
     this.#wasThinking = isThinking;

@@ -118,7 +118,7 @@ export const EN = {
   systemHint: "What the model should know or how it should answer, in every conversation.",
   temperature: "Temperature",
   temperatureHint: "Low is sober, high is varied.",
-  ownValue: "As the model’s makers recommend",
+  ownValue: "As its makers recommend",
   thinkingSetting: "Thinking",
   thinkingOn: "On",
   thinkingOff: "Off",
