@@ -9,13 +9,26 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
-from tusi.backends.protocol import ChatDelta, DeltaStream
+from tusi.backends.protocol import ChatDelta
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 Item = ChatDelta | BaseException | None
 """Deltas, an error after which nothing comes, or None at the end."""
 Sink = Callable[[Item], None]
+
+
+class Stream(Protocol[T_co]):
+    """What can be read to its end: a DeltaStream, an agent's events, any generator."""
+
+    def __next__(self) -> T_co: ...
+
+    def close(self) -> None:
+        """End what makes the items."""
+        ...
 
 
 @runtime_checkable
@@ -58,22 +71,23 @@ class Outbox:
             self._sink = sink
 
 
-def pump(stream: DeltaStream, sink: Sink, is_stopped: Callable[[], bool]) -> None:
+def pump(stream: Stream[T], sink: Callable[[T | BaseException | None], None], is_stopped: Callable[[], bool]) -> None:
     """Give the sink all that a stream says and then None, or the error that ended it.
 
     Returns at once for a stream that pushes; reads the others to their end, or until is_stopped() between two items.
     """
     if isinstance(stream, PushedStream):
-        stream.forward(sink)
+        stream.forward(cast(Sink, sink))
         return
-    end: Item = None
+    end: BaseException | None = None
     try:
         try:
             while not is_stopped():  # asked before the first delta too: it may take a long prompt
-                delta = next(stream, None)
-                if delta is None:
+                try:
+                    item = next(stream)
+                except StopIteration:
                     break
-                sink(delta)
+                sink(item)
         finally:
             stream.close()
     except BaseException as error:  # noqa: BLE001  # raised again where it is read

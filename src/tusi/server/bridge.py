@@ -1,21 +1,23 @@
-"""From blocking streams to the event loop: one thread a stream reads, the loop awaits.
+"""From the threads that make answers to the event loop that sends them.
 
-A stream is a backend's, or the agent loop's over many of them. Closing asks for the request to be aborted; the threads,
-which alone touch the streams, then see their end. Nothing bounds the queue between them, as a completion cannot be
-longer than its max_tokens.
+A stream is a backend's, or the agent loop's over many of them. Opening one takes a thread for as long as media are
+fetched and decoded; after that a backend's stream pushes (`outbox.PushedStream`), and only those that cannot, such as
+an agent's, keep their thread. Nothing bounds what waits for the loop, as a completion cannot be longer than its
+max_tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import Protocol
 
 from tusi.agent.types import AgentEvent, Delta, TurnEnd
+from tusi.backends.outbox import pump
 from tusi.backends.protocol import ChatDelta, Usage
 
 StreamItem = ChatDelta | AgentEvent
@@ -39,34 +41,59 @@ def sum_of(first: Usage, second: Usage) -> Usage:
     return Usage(**{name: getattr(first, name) + getattr(second, name) for name in Usage.__slots__})
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
-    """The backend has taken the request."""
+class Mailbox:
+    """Calls functions on the event loop, from any thread. All that are posted while it is busy cost it one wake-up.
 
+    A step of the engine says something to every client; waking the loop for each would cost a system call a token.
+    """
 
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """Nothing more comes; error says why, if it is not that all was said."""
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._is_woken = False
 
-    error: BaseException | None = None
+    def post(self, call: Callable[[], None]) -> None:
+        """Call it soon, in the order of posting. Once the loop is closed nobody waits any more: then it is dropped."""
+        with self._lock:
+            self._posted.append(call)
+            if self._is_woken:
+                return
+            self._is_woken = True
+        try:
+            self._loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:
+            self._posted.clear()
+
+    def _deliver(self) -> None:
+        with self._lock:
+            posted, self._posted = self._posted, deque()
+            self._is_woken = False
+        for call in posted:
+            call()
 
 
 class AsyncItems:
-    """What the streams of one request give, as it comes.
+    """What the streams of one request give, as it comes. All public methods are for the loop's thread.
 
     open_streams: called in threads, as they fetch and decode media. abort: asks for the end of what runs, from any
     thread. ttft, usage: known once the first token, the last delta have come. is_cancelled: it was closed before its
     end.
     """
 
-    def __init__(self, open_streams: Sequence[OpenStream], abort: Callable[[], None], executor: Executor) -> None:
+    def __init__(
+        self, open_streams: Sequence[OpenStream], abort: Callable[[], None], executor: Executor, mailbox: Mailbox
+    ) -> None:
         self._open_streams = open_streams
         self._abort = abort
         self._executor = executor
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[StreamItem | _Started | _Ended] = asyncio.Queue()
-        self._early: deque[StreamItem] = deque()
-        self._num_open = len(open_streams)
+        self._mailbox = mailbox
+        self._items: list[StreamItem] = []
+        self._news = asyncio.Event()
+        self._streams: list[ItemStream] = []  # kept: dropping one would abort it
+        self._num_opening = self._num_open = len(open_streams)
+        self._refusal: BaseException | None = None
+        self._error: BaseException | None = None
         self.is_cancelled = False
         self._started_at = time.monotonic()
         self.ttft: float | None = None
@@ -80,63 +107,74 @@ class AsyncItems:
     async def start(self) -> None:
         """Begin. Returns once every stream is open; raises what one of them is refused with."""
         for open_stream in self._open_streams:
-            self._executor.submit(self._read, open_stream)
-        num_waiting = self._num_open
-        while num_waiting:
-            item = await self._queue.get()
-            if isinstance(item, _Started):
-                num_waiting -= 1
-            elif isinstance(item, _Ended):
-                self._end(item)
-            else:
-                self._early.append(item)
+            self._executor.submit(self._open, open_stream)
+        while self._num_opening and self._refusal is None:
+            await self._wait()
+        if self._refusal is not None:
+            raise self._refusal
 
-    async def __aiter__(self) -> AsyncIterator[StreamItem]:
-        while self._early or self._num_open:
-            item = self._early.popleft() if self._early else await self._queue.get()
-            if isinstance(item, _Ended):
-                self._end(item)
-            elif not isinstance(item, _Started):
-                self._note(item)
-                yield item
+    async def batches(self) -> AsyncIterator[list[StreamItem]]:
+        """All that has come since the last batch, again and again. Raises the error that ended a stream."""
+        while self._items or self._num_open or self._error is not None:
+            if self._items:
+                items, self._items = self._items, []
+                yield items
+            elif self._error is not None:
+                raise self._error
+            else:
+                await self._wait()
 
     def close(self) -> None:
         """Abort the request if it still runs. Does not block."""
         if self._num_open and not self.is_cancelled:
-            self.is_cancelled = True  # first: a request that is still being prepared is closed when it is opened
+            self.is_cancelled = True  # first: a request that is still being prepared is aborted when it is opened
             self._abort()
 
-    def _end(self, item: _Ended) -> None:
-        self._num_open -= 1
-        if item.error is not None:
-            raise item.error
+    async def _wait(self) -> None:
+        self._news.clear()
+        await self._news.wait()
 
-    def _note(self, item: StreamItem) -> None:
+    def _open(self, open_stream: OpenStream) -> None:
+        """In a thread."""
+        try:
+            stream = open_stream()
+        except BaseException as error:  # noqa: BLE001  # raised again where it is awaited
+            refusal = error
+            self._mailbox.post(lambda: self._note_refusal(refusal))
+            return
+        self._streams.append(stream)
+        self._mailbox.post(self._note_open)
+        pump(stream, self._sink, lambda: self.is_cancelled)
+        if self.is_cancelled:  # perhaps before the backend knew of the request
+            self._abort()
+
+    def _sink(self, item: StreamItem | BaseException | None) -> None:
+        """In whatever thread makes the items."""
+        if item is None or isinstance(item, BaseException):
+            self._mailbox.post(lambda: self._note_end(item))
+        else:
+            self._mailbox.post(lambda: self._note_item(item))
+
+    def _note_open(self) -> None:
+        self._num_opening -= 1
+        self._news.set()
+
+    def _note_refusal(self, error: BaseException) -> None:
+        self._refusal = self._refusal or error
+        self._note_end(error)
+
+    def _note_item(self, item: StreamItem) -> None:
         delta = item.delta if isinstance(item, Delta) else item
         if isinstance(delta, ChatDelta) and self.ttft is None and delta.token_ids:
             self.ttft = self.elapsed
         if isinstance(item, ChatDelta | TurnEnd) and item.usage is not None:
             self.usage = sum_of(self.usage, item.usage)
+        self._items.append(item)
+        self._news.set()
 
-    def _read(self, open_stream: OpenStream) -> None:
-        error: BaseException | None = None
-        try:
-            stream = open_stream()
-            try:
-                self._post(_Started())
-                while not self.is_cancelled:  # asked before the first delta too: it may take a long prompt
-                    item = next(stream, None)
-                    if item is None:
-                        break
-                    self._post(item)
-            finally:
-                stream.close()
-        except BaseException as raised:  # noqa: BLE001  # raised again where it is awaited
-            error = raised
-        self._post(_Ended(error))
-
-    def _post(self, item: StreamItem | _Started | _Ended) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-        except RuntimeError:  # the loop is closed: the server has stopped, and nobody waits any more
-            self.is_cancelled = True
+    def _note_end(self, error: BaseException | None) -> None:
+        self._num_open -= 1
+        if not self._num_open:
+            self._streams.clear()  # they hold our sink: without this, only the garbage collector would free them
+        self._error = self._error or error
+        self._news.set()

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from tusi.backends.collect import ChoiceBuilder
 from tusi.backends.local.prompts import TextPrompt
+from tusi.backends.outbox import PushedStream, Sink
 from tusi.backends.protocol import ChatChoice, ChatDelta, DeltaStream, TokenLogprobs, Usage
 from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import BackendUnavailable, RequestError
@@ -166,7 +167,9 @@ def _opener(
 
     def opened() -> ItemStream:
         stream = stream_text(prompt, params, request_id)
-        return _Renumbered(stream, first_index)
+        if not first_index:
+            return stream
+        return (_RenumberedPush if isinstance(stream, PushedStream) else _Renumbered)(stream, first_index)
 
     return opened
 
@@ -183,6 +186,18 @@ class _Renumbered:
 
     def close(self) -> None:
         self._stream.close()
+
+
+class _RenumberedPush(_Renumbered):
+    """The same of a stream that pushes."""
+
+    def forward(self, sink: Sink) -> None:
+        """See outbox.PushedStream."""
+        assert isinstance(self._stream, PushedStream)
+        first = self._first_index
+        self._stream.forward(
+            lambda item: sink(replace(item, index=first + item.index) if isinstance(item, ChatDelta) else item)
+        )
 
 
 def _prompts(prompt: str | list[str] | list[int] | list[list[int]], kwargs: dict[str, Any]) -> list[TextPrompt]:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from tusi.backends.protocol import Backend, Usage
 from tusi.core.errors import CapacityError, RequestError
 from tusi.server.answer_format import AnswerFormat, Payload
-from tusi.server.bridge import AsyncItems, OpenStream
+from tusi.server.bridge import AsyncItems, Mailbox, OpenStream
 from tusi.server.config import ServerConfig
 from tusi.server.errors import ModelNotFound, describe
 from tusi.server.facts import ModelFacts
@@ -63,6 +63,7 @@ class Generator:
         self.model_names = config.served_model_names or (backend.model,)
         self._executor = ThreadPoolExecutor(max_workers=config.max_requests, thread_name_prefix="tusi-server")
         self._num_requests = 0
+        self._mailbox: Mailbox | None = None
 
     def check_model(self, name: str | None) -> str:
         """The name to answer under. Raises ModelNotFound."""
@@ -111,7 +112,9 @@ class Generator:
             )
         self._num_requests += count
         self.metrics.in_flight.set(self._num_requests)
-        items = AsyncItems(job.open_streams, job.abort, self._executor)
+        if self._mailbox is None:
+            self._mailbox = Mailbox()  # made here, as it belongs to the loop that serves
+        items = AsyncItems(job.open_streams, job.abort, self._executor, self._mailbox)
         return _Visit(job, items, asyncio.create_task(_close_when_client_leaves(http, items)))
 
     def _leave(self, visit: _Visit) -> None:
@@ -125,8 +128,9 @@ class Generator:
 
 
 async def _whole(visit: _Visit) -> Payload:
-    async for item in visit.items:
-        visit.job.answer.add(item)
+    async for items in visit.items.batches():
+        for item in items:
+            visit.job.answer.add(item)
     if visit.items.is_cancelled:
         return {}
     body = visit.job.answer.whole(visit.items.usage)
@@ -137,17 +141,17 @@ async def _whole(visit: _Visit) -> Payload:
 async def _events(visit: _Visit) -> AsyncIterator[bytes]:
     answer = visit.job.answer
 
-    def written(payload: Payload) -> bytes:
-        return event(payload, payload["type"] if answer.names_events else None)
+    def written(*payloads: Payload) -> bytes:
+        return b"".join(event(one, one["type"] if answer.names_events else None) for one in payloads)
 
     try:
-        for payload in answer.opening():
-            yield written(payload)
-        async for item in visit.items:
-            for payload in answer.chunks(item):
-                yield written(payload)
-        for payload in answer.closing(visit.items.usage):
-            yield written(payload)
+        if opening := written(*answer.opening()):
+            yield opening
+        async for items in visit.items.batches():
+            if chunks := written(*(chunk for item in items for chunk in answer.chunks(item))):
+                yield chunks
+        if closing := written(*answer.closing(visit.items.usage)):
+            yield closing
     except Exception as error:  # noqa: BLE001  # the head is sent: the error can only be an event
         visit.outcome = _outcome(error)
         yield written(answer.failure(describe(error)))

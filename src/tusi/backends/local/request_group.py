@@ -47,6 +47,11 @@ class CompletionGroup:
         self._is_over = False
 
     @property
+    def is_over(self) -> bool:
+        """Whether the last item is out."""
+        return self._is_over
+
+    @property
     def requests(self) -> Sequence[Request]:
         """What is given to the engine."""
         return [completion.request for completion in self._completions.values()]

@@ -54,7 +54,8 @@ class LocalStream:
         """Abort the request if it is still running; nothing more is read."""
         if not self._is_over:
             self._is_over = True
-            self._abort(self._group)
+            if not self._group.is_over:
+                self._abort(self._group)
 
     def __enter__(self) -> LocalStream:
         return self
