@@ -369,6 +369,7 @@ def test_refusals_come_at_the_call(scripted: Make) -> None:
     backend = scripted("0123456789" * 200, max_model_len=128, max_waiting=1, max_num_seqs=1)
     with pytest.raises(RequestError, match="ids run from 0"):
         backend.backend.stream(backend.request(stop_token_ids=(10**6,)))
+    backend.model.before_step = lambda: time.sleep(0.05)  # so that it runs for as long as this test asks
     running = backend.backend.stream(backend.request())
     next(running)
     waiting = backend.backend.stream(backend.request())
@@ -376,6 +377,7 @@ def test_refusals_come_at_the_call(scripted: Make) -> None:
         backend.backend.stream(backend.request())
     with pytest.raises(CapacityError):
         backend.backend.stream(backend.request(n=2))
+    backend.model.before_step = lambda: None
     running.close()
     assert list(waiting)[-1].finish_reason == "length"
     assert backend.backend.stats().num_used_blocks == 0
