@@ -45,6 +45,7 @@ class SourceSection(Section):
     """One source of samples and how often it is drawn.
 
     task: `dense` (many questions a picture), `sparse` (the same about one or two things), or a family of the world.
+    is_told: without pictures, what there is to see told in words (families only).
     """
 
     task: str
@@ -52,6 +53,7 @@ class SourceSection(Section):
     languages: tuple[Literal["zh", "en"], ...] = ("zh", "en")
     min_difficulty: int = Field(1, ge=1, le=5)
     max_difficulty: int = Field(5, ge=1, le=5)
+    is_told: bool = False
 
 
 class DataSection(Section):

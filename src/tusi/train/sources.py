@@ -5,7 +5,7 @@ A recipe's sources are mixed by weight; the hardest allowed difficulty rises ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from tusi.tasks.world.splits import Split
 from tusi.train.collate import Batch, CellBatch, TokenIds, collate
 from tusi.train.encode import IGNORE, Conversation, Encoder, PromptProcessor
 from tusi.train.recipe import DataSection, SourceSection
+from tusi.train.told import told_conversation
 
 DENSE = "dense"
 SPARSE = "sparse"
@@ -40,6 +41,7 @@ class ConversationSource:
         self, data: DataSection, encoder: Encoder, ids: TokenIds, *, seed: int, split: Split, ramp_batches: int
     ) -> None:
         _refuse_unknown(data.sources, {DENSE, SPARSE, *FAMILIES})
+        _refuse_told(source for source in data.sources if source.task in (DENSE, SPARSE))
         self._data = data
         self._encoder = encoder
         self._ids = ids
@@ -63,6 +65,8 @@ class ConversationSource:
             most = SPARSE_OBJECTS if source.task == SPARSE else None
             return dense_conversation(dense_scene(number, difficulty, language, split=self._split, max_objects=most))
         sample = generate(source.task, difficulty, language, number, self._split)
+        if source.is_told:
+            return told_conversation(sample)
         messages, tools = sample_to_messages(sample)
         return Conversation(messages=(*messages, *sample.trace), tools=tuple(tools))
 
@@ -91,6 +95,7 @@ class CellSource:
         ramp_batches: int,
     ) -> None:
         _refuse_unknown(data.sources, {DENSE, *FAMILIES} - {"video"})
+        _refuse_told(data.sources)
         self._tokenizer = tokenizer
         self._data = data
         self._processor = processor
@@ -163,6 +168,14 @@ def _refuse_unknown(sources: Sequence[SourceSection], known: set[str]) -> None:
     if unknown:
         raise ConfigError(
             f"data.sources name {', '.join(unknown)}; there are {', '.join(sorted(known))}. Name one of these."
+        )
+
+
+def _refuse_told(sources: Iterable[SourceSection]) -> None:
+    told = sorted({source.task for source in sources if source.is_told})
+    if told:
+        raise ConfigError(
+            f"data.sources: {', '.join(told)} cannot be told in words here; only a family's traces can. Remove is_told."
         )
 
 
