@@ -1,12 +1,15 @@
-// Softmax attention with an online softmax: keys are met one tile of 64 at a time, from a request's first token on, so
-// no score matrix is ever held and a query's result depends on its own keys alone (not on the batch, on how the prompt
-// was cut into chunks, on the block size or on the threads). It does differ between ISAs.
+// Softmax attention. Keys are met one span of 256 at a time, from a request's first token on; a span's softmax is taken
+// by itself and merged into what came before, so that no score matrix is held, spans can be computed on different
+// threads, and a query's result depends on its own keys alone (not on the batch, on how the prompt was cut into chunks,
+// on the block size or on the threads). It does differ between ISAs.
 //
-//   for each tile:  s = scale * q.k;  m' = max(m, max s);  p = exp(s - m');  f = exp(m - m')
-//                   l = f * l + sum p;  acc = f * acc + p.v          at the end  out = acc / l
+//   for each span:  s = scale * q.k;  m' = max s;  p = exp(s - m');  l' = sum p;  o' = p.v
+//                   M = max(m, m');   (l, o) = exp(m - M) * (l, o) + exp(m' - M) * (l', o');   m = M
+//   at the end      out = o / l
 //
-// Queries of one KV head's group share its tile: scratch row = query * group + head in group. Rows of q, k, v and acc
-// are padded with zeros to `width`, a multiple of 16. Reference: paged_attention and varlen_attention in
+// Queries of one KV head's group share its keys: scratch row = query * group + head in group. Keys lie across vector
+// lanes: a tile of 64 is widened to float32 and turned on its side, [width][64], values stay [64][width]. Rows of q, v
+// and o are padded with zeros to `width`, a multiple of 16. Reference: paged_attention and varlen_attention in
 // src/tusi/kernels/reference.py. Types and declarations only: ISA files include this.
 #pragma once
 
@@ -15,21 +18,51 @@
 namespace tusi {
 
 constexpr int key_tile = 64;
+constexpr int key_span = 256;
 
-// The hot inner parts, one set an ISA. Rows of s and p are key_tile long.
+// How keys and values are stored: float32; bfloat16 bits; int8 with one float32 scale a token and head.
+enum class KvFormat : int { f32, bf16, int8 };
+
+// Up to key_tile keys (or values) of one head where they lie. scales: null unless int8.
+struct KvRows {
+  const void* const* rows;  // [count], each head_dim elements
+  const float* scales;      // [count]
+  int count, head_dim, width;
+  KvFormat format;
+};
+
+struct SpanSum {
+  float max, sum;
+};
+
+// The hot inner parts, one set an ISA. Rows of s and p are key_span long.
 struct AttentionKernels {
-  // s[r][j] = scale * q[r].k[j] for j < keys. k holds zeros from `keys` up to the next multiple of 4.
-  void (*scores)(const float* q, const float* k, float* s, int rows, int keys, int width, float scale);
-  // One row of s becomes p in place, zero from `valid` (1..64) on; updates max and sum, returns the factor f.
-  float (*softmax)(float* s, int valid, float* max, float* sum);
-  // acc[r] = factor[r] * acc[r] + sum over j < keys of p[r][j] * v[j]
-  void (*accumulate)(const float* p, const float* v, const float* factor, float* acc, int rows, int keys, int width);
+  // tile[h][j]: element h of key j; zero where h >= head_dim or j >= count (up to the next multiple of 16).
+  void (*pack_keys)(const KvRows& rows, float* tile);
+  // tile[j][h], zero where h >= head_dim.
+  void (*pack_values)(const KvRows& rows, float* tile);
+  // s[r][j] = scale * q[r].k[j] for j < keys, a multiple of 16.
+  void (*scores)(const float* q, const float* tile, float* s, int rows, int keys, int width, float scale);
+  // One row of s becomes p in place; its first `valid` (1..keys) of `keys` count, the others become 0.
+  SpanSum (*softmax)(float* s, int valid, int keys);
+  // part[r] += sum over j < keys of p[r][j] * v[j]
+  void (*accumulate)(const float* p, const float* tile, float* part, int rows, int keys, int width);
+  // Takes one row of a span into the total (see above).
+  void (*merge)(const float* part, SpanSum span, float* out, SpanSum* total, int width);
+};
+
+struct KvCache {
+  const void* keys;    // [C][S][M][H]
+  const void* values;  // the same
+  const float* key_scales;  // [C][S][M] if int8, else null
+  const float* value_scales;
+  KvFormat format;
 };
 
 struct PagedAttentionArgs {
-  const float* q;                                         // [T][N][H]
-  const void* key_cache;                                  // [C][S][M][H], float32, or bfloat16 bits if cache_is_bf16
-  const void* value_cache;                                // the same
+  const float* q;  // token t's query heads begin at q + t * q_stride
+  std::int64_t q_stride;
+  KvCache cache;
   const std::int32_t* block_table;                        // [R][B]
   const std::int32_t* query_start_loc;                    // [R + 1]
   const std::int32_t* seq_lens;                           // [R]
@@ -37,13 +70,13 @@ struct PagedAttentionArgs {
   std::int64_t requests, blocks_per_request, block_size;  // R, B, S
   std::int64_t heads, kv_heads, head_dim;                 // N, M, H
   float scale;
-  bool cache_is_bf16;
 };
 
 struct VarlenAttentionArgs {
-  const float* q;  // [T][N][H], as are k, v and out
+  const float* q;  // [T][N][H], as is out; the next token of q, k and v is `stride` floats on
   const float* k;
   const float* v;
+  std::int64_t stride;
   const std::int32_t* cu_seqlens;  // [segments + 1]
   float* out;
   std::int64_t segments, heads, head_dim;
@@ -51,13 +84,16 @@ struct VarlenAttentionArgs {
 };
 
 struct StoreKvArgs {
-  const float* key;  // [T][M][H] flattened to [T][row]
+  const float* key;  // [T][M][H]; the next token is `stride` floats on
   const float* value;
+  std::int64_t stride;
   const std::int64_t* slot_mapping;  // [T], each in 0..slots
-  void* key_cache;                   // [slots][row]
+  void* key_cache;                   // [slots][M][H]
   void* value_cache;
-  std::int64_t tokens, row;
-  bool cache_is_bf16;
+  float* key_scales;  // [slots][M] if int8
+  float* value_scales;
+  std::int64_t tokens, kv_heads, head_dim;
+  KvFormat format;
 };
 
 // All indices must have been checked by the caller: seq_lens against query counts and the table, block ids against C.

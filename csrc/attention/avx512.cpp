@@ -25,87 +25,273 @@ __m512 exp_of_negative(__m512 x) {
   return _mm512_scalef_ps(p, n);
 }
 
-__m128 sum_halves(__m512 v) {
-  const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1));
-  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), high);
-  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+float exp_of_negative(float x) {
+  return _mm_cvtss_f32(_mm256_castps256_ps128(_mm512_castps512_ps256(exp_of_negative(_mm512_set1_ps(x)))));
 }
 
-__m128 sum_four(__m512 a, __m512 b, __m512 c, __m512 d) {
-  return _mm_hadd_ps(_mm_hadd_ps(sum_halves(a), sum_halves(b)), _mm_hadd_ps(sum_halves(c), sum_halves(d)));
+__m256 low_half(__m512 v) { return _mm512_castps512_ps256(v); }
+
+__m256 high_half(__m512 v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)); }
+
+float sum_lanes(__m512 v) {
+  const __m256 half = _mm256_add_ps(low_half(v), high_half(v));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
 
-template <int RR>
-void score_rows(const float* q, const float* k, float* s, int keys, int width, __m128 scale) {
-  for (int j = 0; j < keys; j += 4) {
-    __m512 acc[RR][4];
-    for (int r = 0; r < RR; ++r) {
-      for (int c = 0; c < 4; ++c) acc[r][c] = _mm512_setzero_ps();
-    }
-    for (int h = 0; h < width; h += lanes) {
-      __m512 key[4];
-      for (int c = 0; c < 4; ++c) key[c] = _mm512_loadu_ps(k + (j + c) * width + h);
-      for (int r = 0; r < RR; ++r) {
-        const __m512 query = _mm512_loadu_ps(q + r * width + h);
-        for (int c = 0; c < 4; ++c) acc[r][c] = _mm512_fmadd_ps(query, key[c], acc[r][c]);
-      }
-    }
-    for (int r = 0; r < RR; ++r) {
-      const __m128 sums = sum_four(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
-      _mm_storeu_ps(s + r * key_tile + j, _mm_mul_ps(sums, scale));
-    }
+float largest_lane(__m512 v) {
+  const __m256 half = _mm256_max_ps(low_half(v), high_half(v));
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+// Sixteen elements of a stored row, widened.
+template <KvFormat F>
+__m512 load_sixteen(const KvRows& kv, int j, int h) {
+  if constexpr (F == KvFormat::f32) return _mm512_loadu_ps(static_cast<const float*>(kv.rows[j]) + h);
+  if constexpr (F == KvFormat::bf16) {
+    const std::uint16_t* row = static_cast<const std::uint16_t*>(kv.rows[j]) + h;
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  const std::int8_t* row = static_cast<const std::int8_t*>(kv.rows[j]) + h;
+  const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
+  return _mm512_mul_ps(_mm512_cvtepi32_ps(wide), _mm512_set1_ps(kv.scales[j]));
+}
+
+// Where the head ends within the sixteen: a copy with zeros behind it is read instead.
+template <KvFormat F>
+__m512 load_end(const KvRows& kv, int j, int h) {
+  constexpr int item = F == KvFormat::f32 ? 4 : F == KvFormat::bf16 ? 2 : 1;
+  char copy[lanes * item] = {};
+  __builtin_memcpy(copy, static_cast<const char*>(kv.rows[j]) + h * item,
+                   static_cast<unsigned long>((kv.head_dim - h) * item));
+  const void* row = copy;
+  return load_sixteen<F>({&row, kv.scales == nullptr ? nullptr : kv.scales + j, 1, lanes, lanes, F}, 0, 0);
+}
+
+template <KvFormat F>
+__m512 load(const KvRows& kv, int j, int h) {
+  if (h + lanes <= kv.head_dim) return load_sixteen<F>(kv, j, h);
+  return h < kv.head_dim ? load_end<F>(kv, j, h) : _mm512_setzero_ps();
+}
+
+// Rows become columns.
+void transpose(__m512 (&r)[16]) {
+  __m512 t[16];
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+  const auto low = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  const auto high = [](__m512 a, __m512 b) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b)));
+  };
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = low(t[i], t[i + 2]);
+    r[i + 1] = high(t[i], t[i + 2]);
+    r[i + 2] = low(t[i + 1], t[i + 3]);
+    r[i + 3] = high(t[i + 1], t[i + 3]);
+  }
+  for (int c = 0; c < 4; ++c) {
+    const __m512 a = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xDD);
+    const __m512 d = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88), e = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xDD);
+    t[c] = _mm512_shuffle_f32x4(a, d, 0x88);
+    t[4 + c] = _mm512_shuffle_f32x4(b, e, 0x88);
+    t[8 + c] = _mm512_shuffle_f32x4(a, d, 0xDD);
+    t[12 + c] = _mm512_shuffle_f32x4(b, e, 0xDD);
+  }
+  for (int i = 0; i < 16; ++i) r[i] = t[i];
+}
+
+// Sixteen keys from j on, elements h to h + 16.
+template <KvFormat F>
+void pack_square(const KvRows& kv, int j, int h, float* tile) {
+  __m512 r[16];
+  for (int i = 0; i < 16; ++i) r[i] = j + i < kv.count ? load<F>(kv, j + i, h) : _mm512_setzero_ps();
+  transpose(r);
+  for (int i = 0; i < 16; ++i) _mm512_storeu_ps(tile + (h + i) * key_tile + j, r[i]);
+}
+
+// Two bfloat16 are turned as one number, and widened afterwards: half the shuffles.
+void pack_bf16_pairs(const KvRows& kv, int j, int h, float* tile) {
+  __m512 r[16];
+  for (int i = 0; i < 16; ++i) {
+    r[i] = j + i < kv.count ? _mm512_loadu_ps(static_cast<const std::uint16_t*>(kv.rows[j + i]) + h)
+                            : _mm512_setzero_ps();
+  }
+  transpose(r);
+  for (int i = 0; i < 16; ++i) {
+    const __m512i pair = _mm512_castps_si512(r[i]);
+    float* even = tile + (h + 2 * i) * key_tile + j;
+    _mm512_storeu_ps(even, _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)));
+    _mm512_storeu_ps(even + key_tile,
+                     _mm512_castsi512_ps(_mm512_and_si512(pair, _mm512_set1_epi32(static_cast<int>(0xFFFF0000U)))));
   }
 }
 
-void scores(const float* q, const float* k, float* s, int rows, int keys, int width, float scale) {
-  const __m128 scales = _mm_set1_ps(scale);
-  int r = 0;
-  for (; r + 4 <= rows; r += 4) score_rows<4>(q + r * width, k, s + r * key_tile, keys, width, scales);
-  for (; r < rows; ++r) score_rows<1>(q + r * width, k, s + r * key_tile, keys, width, scales);
+template <KvFormat F>
+void pack_keys_of(const KvRows& kv, float* tile) {
+  for (int j = 0; j < kv.count; j += lanes) {
+    int h = 0;
+    if constexpr (F == KvFormat::bf16) {
+      for (; h + 2 * lanes <= kv.head_dim; h += 2 * lanes) pack_bf16_pairs(kv, j, h, tile);
+    }
+    for (; h < kv.width; h += lanes) pack_square<F>(kv, j, h, tile);
+  }
 }
 
-float softmax(float* s, int valid, float* max, float* sum) {
-  float largest = *max;
-  for (int j = 0; j < valid; ++j) largest = s[j] > largest ? s[j] : largest;
-  for (int j = valid; j < key_tile; ++j) s[j] = -__builtin_inff();
-  const float factor =
-      _mm_cvtss_f32(_mm256_castps256_ps128(_mm512_castps512_ps256(exp_of_negative(_mm512_set1_ps(*max - largest)))));
+template <KvFormat F>
+void pack_values_of(const KvRows& kv, float* tile) {
+  for (int j = 0; j < kv.count; ++j) {
+    for (int h = 0; h < kv.width; h += lanes) _mm512_storeu_ps(tile + j * kv.width + h, load<F>(kv, j, h));
+  }
+}
+
+void pack_keys(const KvRows& kv, float* tile) {
+  switch (kv.format) {
+    case KvFormat::f32: return pack_keys_of<KvFormat::f32>(kv, tile);
+    case KvFormat::bf16: return pack_keys_of<KvFormat::bf16>(kv, tile);
+    case KvFormat::int8: return pack_keys_of<KvFormat::int8>(kv, tile);
+  }
+}
+
+void pack_values(const KvRows& kv, float* tile) {
+  switch (kv.format) {
+    case KvFormat::f32: return pack_values_of<KvFormat::f32>(kv, tile);
+    case KvFormat::bf16: return pack_values_of<KvFormat::bf16>(kv, tile);
+    case KvFormat::int8: return pack_values_of<KvFormat::int8>(kv, tile);
+  }
+}
+
+// RR rows by KK vectors of keys.
+template <int RR, int KK>
+void score_block(const float* q, const float* tile, float* s, int width, __m512 scale) {
+  __m512 acc[RR][KK];
+  for (int r = 0; r < RR; ++r) {
+    for (int c = 0; c < KK; ++c) acc[r][c] = _mm512_setzero_ps();
+  }
+  for (int h = 0; h < width; ++h) {
+    __m512 key[KK];
+    for (int c = 0; c < KK; ++c) key[c] = _mm512_loadu_ps(tile + h * key_tile + c * lanes);
+    for (int r = 0; r < RR; ++r) {
+      const __m512 query = _mm512_set1_ps(q[r * width + h]);
+      for (int c = 0; c < KK; ++c) acc[r][c] = _mm512_fmadd_ps(query, key[c], acc[r][c]);
+    }
+  }
+  for (int r = 0; r < RR; ++r) {
+    for (int c = 0; c < KK; ++c) _mm512_storeu_ps(s + r * key_span + c * lanes, _mm512_mul_ps(acc[r][c], scale));
+  }
+}
+
+template <int KK>
+void score_rows(const float* q, const float* tile, float* s, int rows, int width, __m512 scale) {
+  int r = 0;
+  for (; r + 6 <= rows; r += 6) score_block<6, KK>(q + r * width, tile, s + r * key_span, width, scale);
+  q += r * width;
+  s += r * key_span;
+  switch (rows - r) {
+    case 1: return score_block<1, KK>(q, tile, s, width, scale);
+    case 2: return score_block<2, KK>(q, tile, s, width, scale);
+    case 3: return score_block<3, KK>(q, tile, s, width, scale);
+    case 4: return score_block<4, KK>(q, tile, s, width, scale);
+    case 5: return score_block<5, KK>(q, tile, s, width, scale);
+    default: return;
+  }
+}
+
+void scores(const float* q, const float* tile, float* s, int rows, int keys, int width, float scale) {
+  const __m512 scales = _mm512_set1_ps(scale);
+  switch (keys / lanes) {
+    case 1: return score_rows<1>(q, tile, s, rows, width, scales);
+    case 2: return score_rows<2>(q, tile, s, rows, width, scales);
+    case 3: return score_rows<3>(q, tile, s, rows, width, scales);
+    default: return score_rows<4>(q, tile, s, rows, width, scales);
+  }
+}
+
+SpanSum softmax(float* s, int valid, int keys) {
+  for (int j = valid; j < keys; ++j) s[j] = -__builtin_inff();
+  __m512 most = _mm512_set1_ps(-__builtin_inff());
+  for (int j = 0; j < keys; j += lanes) most = _mm512_max_ps(_mm512_loadu_ps(s + j), most);  // NaN is passed over
+  const float largest = largest_lane(most);
   const __m512 shift = _mm512_set1_ps(largest);
   __m512 added = _mm512_setzero_ps();
-  for (int j = 0; j < key_tile; j += lanes) {
+  for (int j = 0; j < keys; j += lanes) {
     const __m512 p = exp_of_negative(_mm512_sub_ps(_mm512_loadu_ps(s + j), shift));
     _mm512_storeu_ps(s + j, p);
     added = _mm512_add_ps(added, p);
   }
-  *max = largest;
-  *sum = *sum * factor + _mm_cvtss_f32(sum_four(added, added, added, added));
-  return factor;
+  return {largest, sum_lanes(added)};
 }
 
-// RR rows of acc, 16 columns at a time.
-template <int RR>
-void accumulate_rows(const float* p, const float* v, const float* factor, float* acc, int keys, int width) {
-  for (int h = 0; h < width; h += lanes) {
-    __m512 sums[RR];
+// RR rows by CC vectors of columns.
+template <int RR, int CC>
+void accumulate_block(const float* p, const float* v, float* part, int keys, int width) {
+  __m512 sums[RR][CC];
+  for (int r = 0; r < RR; ++r) {
+    for (int c = 0; c < CC; ++c) sums[r][c] = _mm512_loadu_ps(part + r * width + c * lanes);
+  }
+  for (int j = 0; j < keys; ++j) {
+    __m512 value[CC];
+    for (int c = 0; c < CC; ++c) value[c] = _mm512_loadu_ps(v + j * width + c * lanes);
     for (int r = 0; r < RR; ++r) {
-      sums[r] = _mm512_mul_ps(_mm512_loadu_ps(acc + r * width + h), _mm512_set1_ps(factor[r]));
+      const __m512 weight = _mm512_set1_ps(p[r * key_span + j]);
+      for (int c = 0; c < CC; ++c) sums[r][c] = _mm512_fmadd_ps(weight, value[c], sums[r][c]);
     }
-    for (int j = 0; j < keys; ++j) {
-      const __m512 value = _mm512_loadu_ps(v + j * width + h);
-      for (int r = 0; r < RR; ++r) sums[r] = _mm512_fmadd_ps(_mm512_set1_ps(p[r * key_tile + j]), value, sums[r]);
-    }
-    for (int r = 0; r < RR; ++r) _mm512_storeu_ps(acc + r * width + h, sums[r]);
+  }
+  for (int r = 0; r < RR; ++r) {
+    for (int c = 0; c < CC; ++c) _mm512_storeu_ps(part + r * width + c * lanes, sums[r][c]);
   }
 }
 
-void accumulate(const float* p, const float* v, const float* factor, float* acc, int rows, int keys, int width) {
+template <int CC>
+void accumulate_columns(const float* p, const float* v, float* part, int rows, int keys, int width) {
   int r = 0;
-  for (; r + 8 <= rows; r += 8) accumulate_rows<8>(p + r * key_tile, v, factor + r, acc + r * width, keys, width);
-  for (; r < rows; ++r) accumulate_rows<1>(p + r * key_tile, v, factor + r, acc + r * width, keys, width);
+  for (; r + 5 <= rows; r += 5) accumulate_block<5, CC>(p + r * key_span, v, part + r * width, keys, width);
+  p += r * key_span;
+  part += r * width;
+  switch (rows - r) {
+    case 1: return accumulate_block<1, CC>(p, v, part, keys, width);
+    case 2: return accumulate_block<2, CC>(p, v, part, keys, width);
+    case 3: return accumulate_block<3, CC>(p, v, part, keys, width);
+    case 4: return accumulate_block<4, CC>(p, v, part, keys, width);
+    default: return;
+  }
+}
+
+void accumulate(const float* p, const float* tile, float* part, int rows, int keys, int width) {
+  // 80 columns (the vision tower's heads) are five vectors; other widths go by fours.
+  const int step = width % 80 == 0 ? 5 : 4;
+  for (int h = 0; h < width; h += step * lanes) {
+    const int columns = (width - h) / lanes < step ? (width - h) / lanes : step;
+    switch (columns) {
+      case 1: accumulate_columns<1>(p, tile + h, part + h, rows, keys, width); break;
+      case 2: accumulate_columns<2>(p, tile + h, part + h, rows, keys, width); break;
+      case 3: accumulate_columns<3>(p, tile + h, part + h, rows, keys, width); break;
+      case 4: accumulate_columns<4>(p, tile + h, part + h, rows, keys, width); break;
+      default: accumulate_columns<5>(p, tile + h, part + h, rows, keys, width); break;
+    }
+  }
+}
+
+void merge(const float* part, SpanSum span, float* out, SpanSum* total, int width) {
+  const float largest = span.max > total->max ? span.max : total->max;
+  const float before = exp_of_negative(total->max - largest), now = exp_of_negative(span.max - largest);
+  for (int h = 0; h < width; h += lanes) {
+    const __m512 old = _mm512_mul_ps(_mm512_loadu_ps(out + h), _mm512_set1_ps(before));
+    _mm512_storeu_ps(out + h, _mm512_fmadd_ps(_mm512_loadu_ps(part + h), _mm512_set1_ps(now), old));
+  }
+  total->sum = total->sum * before + span.sum * now;
+  total->max = largest;
 }
 
 }  // namespace
 
-const AttentionKernels attention_kernels = {scores, softmax, accumulate};
+const AttentionKernels attention_kernels = {pack_keys, pack_values, scores, softmax, accumulate, merge};
 
 }  // namespace tusi::avx512

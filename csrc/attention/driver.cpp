@@ -6,31 +6,29 @@
 
 #include "attention/attention.h"
 #include "attention/dispatch.h"
-#include "convert/convert.h"
 #include "core/thread_pool.h"
 
 namespace tusi {
 namespace {
 
-constexpr std::int64_t target_rows = 64;  // query rows that share one gathered tile
+constexpr std::int64_t target_rows = 60;  // query rows that share one packed tile: whole blocks of five and of six
+// Below this many multiplications waking another thread costs more than it gives.
+constexpr std::int64_t serial_work = 128 * 1024;
 
 std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
 
+std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
+
+// A buffer that only grows: what is in it is not kept.
+float* grown(std::vector<float>& buffer, std::int64_t count) {
+  if (buffer.size() < size(count)) buffer.resize(size(count));
+  return buffer.data();
+}
+
 // Buffers of one thread, kept between calls; they grow to the largest block seen.
 struct Scratch {
-  std::vector<float> q, k, v, s, acc, factor, max, sum;
-
-  void prepare(std::int64_t rows, std::int64_t width) {
-    const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-    q.assign(size(rows * width), 0.0F);
-    acc.assign(size(rows * width), 0.0F);
-    k.assign(size(key_tile * width), 0.0F);
-    v.assign(size(key_tile * width), 0.0F);
-    s.resize(size(rows * key_tile));
-    factor.resize(size(rows));
-    max.assign(size(rows), -std::numeric_limits<float>::infinity());
-    sum.assign(size(rows), 0.0F);
-  }
+  std::vector<float> q, tile, s, part, out;
+  std::vector<SpanSum> spans, totals;
 };
 
 Scratch& scratch() {
@@ -40,56 +38,151 @@ Scratch& scratch() {
 
 // Some queries of one request and the query heads of one KV head.
 struct Block {
-  const float* q;  // first query, first head of the group; the next query is `stride` floats on
+  const float* q;  // first query, first head of the group; the next query is `q_stride` floats on
   float* out;
-  std::int64_t stride, queries, group, head_dim;
+  std::int64_t q_stride, out_stride, queries, group, head_dim;
   std::int64_t first_limit;  // keys that the first query sees
   std::int64_t limit_step;   // how many more the next query sees: 1 if causal, else 0
   float scale;
+
+  std::int64_t rows() const { return queries * group; }
+  std::int64_t width() const { return round_up(head_dim, 16); }
+  std::int64_t keys() const { return first_limit + (queries - 1) * limit_step; }
+  std::int64_t spans() const { return (keys() + key_span - 1) / key_span; }
 };
 
-// load(position, k_row, v_row) writes one token's key and value.
-template <class Load>
-void attend(const Block& b, const AttentionKernels& kernels, const Load& load) {
-  const std::int64_t width = round_up(b.head_dim, 16);
-  const std::int64_t rows = b.queries * b.group;
-  const std::size_t head_bytes = static_cast<std::size_t>(b.head_dim) * sizeof(float);
+// Where `count` keys (or values) from a position on lie. One of these is filled for each tile.
+struct TileRows {
+  const void* rows[key_tile];
+  float scales[key_tile];
+};
+
+const float* pack_queries(const Block& b, Scratch& buf) {
+  const std::int64_t width = b.width();
+  float* packed = grown(buf.q, b.rows() * width);
+  for (std::int64_t row = 0; row < b.rows(); ++row) {
+    const float* q = b.q + row / b.group * b.q_stride + row % b.group * b.head_dim;
+    float* to = packed + row * width;
+    std::memcpy(to, q, size(b.head_dim) * sizeof(float));
+    std::fill(to + b.head_dim, to + width, 0.0F);
+  }
+  return packed;
+}
+
+// One span: part[row] and spans[row] of every row; a row that sees none of these keys gets a sum of 0.
+template <class Source>
+void attend_span(const Block& b, const AttentionKernels& kernels, const Source& source, const float* q,
+                 std::int64_t span, float* part, SpanSum* sums, Scratch& buf) {
+  const std::int64_t k0 = span * key_span;
+  const int keys = static_cast<int>(std::min<std::int64_t>(key_span, b.keys() - k0));
+  const int padded = static_cast<int>(round_up(keys, 16));
+  const int rows = static_cast<int>(b.rows()), width = static_cast<int>(b.width());
+  const int head_dim = static_cast<int>(b.head_dim);
+  float* s = grown(buf.s, rows * key_span);
+  float* tile = grown(buf.tile, key_tile * width);
+  TileRows from;
+  for (int t = 0; t < keys; t += key_tile) {
+    const int count = std::min(key_tile, keys - t);
+    const float* scales = source.keys(k0 + t, count, from);
+    kernels.pack_keys({from.rows, scales, count, head_dim, width, source.format()}, tile);
+    kernels.scores(q, tile, s + t, rows, static_cast<int>(round_up(count, 16)), width, b.scale);
+  }
+  for (int row = 0; row < rows; ++row) {
+    const std::int64_t limit = b.first_limit + row / b.group * b.limit_step;
+    const int valid = static_cast<int>(std::clamp<std::int64_t>(limit - k0, 0, keys));
+    if (valid > 0) {
+      sums[row] = kernels.softmax(s + row * key_span, valid, padded);
+    } else {
+      std::fill_n(s + row * key_span, padded, 0.0F);
+      sums[row] = {-std::numeric_limits<float>::infinity(), 0.0F};
+    }
+  }
+  std::fill_n(part, rows * width, 0.0F);
+  for (int t = 0; t < keys; t += key_tile) {
+    const int count = std::min(key_tile, keys - t);
+    const float* scales = source.values(k0 + t, count, from);
+    kernels.pack_values({from.rows, scales, count, head_dim, width, source.format()}, tile);
+    kernels.accumulate(s + t, tile, part, rows, count, width);
+  }
+}
+
+// The running result of a block's rows, taken from one span after the other.
+class Totals {
+ public:
+  Totals(const Block& block, const AttentionKernels& kernels, Scratch& buf) : b_(block), kernels_(kernels) {
+    out_ = grown(buf.out, b_.rows() * b_.width());
+    std::fill_n(out_, b_.rows() * b_.width(), 0.0F);
+    buf.totals.assign(size(b_.rows()), {-std::numeric_limits<float>::infinity(), 0.0F});
+    totals_ = buf.totals.data();
+  }
+
+  void add(std::int64_t span, const float* part, const SpanSum* sums) {
+    for (std::int64_t row = 0; row < b_.rows(); ++row) {
+      if (b_.first_limit + row / b_.group * b_.limit_step <= span * key_span) continue;
+      kernels_.merge(part + row * b_.width(), sums[row], out_ + row * b_.width(), totals_ + row,
+                     static_cast<int>(b_.width()));
+    }
+  }
+
+  void write() const {
+    for (std::int64_t row = 0; row < b_.rows(); ++row) {
+      float* to = b_.out + row / b_.group * b_.out_stride + row % b_.group * b_.head_dim;
+      const float* from = out_ + row * b_.width();
+      for (std::int64_t h = 0; h < b_.head_dim; ++h) to[h] = from[h] / totals_[row].sum;
+    }
+  }
+
+ private:
+  const Block& b_;
+  const AttentionKernels& kernels_;
+  float* out_;
+  SpanSum* totals_;
+};
+
+template <class Source>
+void attend(const Block& b, const AttentionKernels& kernels, const Source& source) {
   Scratch& buf = scratch();
-  buf.prepare(rows, width);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* q = b.q + row / b.group * b.stride + row % b.group * b.head_dim;
-    std::memcpy(buf.q.data() + row * width, q, head_bytes);
+  const float* q = pack_queries(b, buf);
+  float* part = grown(buf.part, b.rows() * b.width());
+  buf.spans.resize(size(b.rows()));
+  Totals totals(b, kernels, buf);
+  for (std::int64_t span = 0; span < b.spans(); ++span) {
+    attend_span(b, kernels, source, q, span, part, buf.spans.data(), buf);
+    totals.add(span, part, buf.spans.data());
   }
-  const int row_count = static_cast<int>(rows);
-  const int width_count = static_cast<int>(width);
-  const std::int64_t key_count = b.first_limit + (b.queries - 1) * b.limit_step;
-  for (std::int64_t k0 = 0; k0 < key_count; k0 += key_tile) {
-    const int keys = static_cast<int>(std::min<std::int64_t>(key_tile, key_count - k0));
-    for (int j = 0; j < keys; ++j) load(k0 + j, buf.k.data() + j * width, buf.v.data() + j * width);
-    for (std::int64_t j = keys; j < round_up(keys, 4); ++j) {
-      std::fill_n(buf.k.data() + j * width, width, 0.0F);
+  totals.write();
+}
+
+// Few blocks and long contexts (one conversation that decodes): the spans of a block go to different threads, and are
+// merged in the same order as ever.
+template <class MakeBlock, class MakeSource>
+void attend_by_spans(std::int64_t blocks, const AttentionKernels& kernels, const MakeBlock& make_block,
+                     const MakeSource& make_source) {
+  std::int64_t spans = 0, floats = 0, rows = 0;
+  for (std::int64_t i = 0; i < blocks; ++i) {
+    const Block b = make_block(i);
+    spans = std::max(spans, b.spans());
+    rows = std::max(rows, b.rows());
+    floats = std::max(floats, b.rows() * b.width());
+  }
+  std::vector<float> parts(size(blocks * spans * floats));
+  std::vector<SpanSum> sums(size(blocks * spans * rows));
+  parallel_for(blocks * spans, [&](std::int64_t item) {
+    const Block b = make_block(item / spans);
+    if (item % spans >= b.spans()) return;
+    Scratch& buf = scratch();
+    attend_span(b, kernels, make_source(item / spans), pack_queries(b, buf), item % spans, parts.data() + item * floats,
+                sums.data() + item * rows, buf);
+  });
+  parallel_for(blocks, [&](std::int64_t i) {
+    const Block b = make_block(i);
+    Totals totals(b, kernels, scratch());
+    for (std::int64_t span = 0; span < b.spans(); ++span) {
+      const std::int64_t item = i * spans + span;
+      totals.add(span, parts.data() + item * floats, sums.data() + item * rows);
     }
-    kernels.scores(buf.q.data(), buf.k.data(), buf.s.data(), row_count, keys, width_count, b.scale);
-    for (std::int64_t row = 0; row < rows; ++row) {
-      const std::size_t r = static_cast<std::size_t>(row);
-      float* s = buf.s.data() + row * key_tile;
-      const std::int64_t limit = b.first_limit + row / b.group * b.limit_step;
-      const int valid = static_cast<int>(std::clamp<std::int64_t>(limit - k0, 0, keys));
-      if (valid > 0) {
-        buf.factor[r] = kernels.softmax(s, valid, &buf.max[r], &buf.sum[r]);
-      } else {
-        std::fill_n(s, key_tile, 0.0F);
-        buf.factor[r] = 1.0F;
-      }
-    }
-    kernels.accumulate(buf.s.data(), buf.v.data(), buf.factor.data(), buf.acc.data(), row_count, keys, width_count);
-  }
-  for (std::int64_t row = 0; row < rows; ++row) {
-    float* out = b.out + row / b.group * b.stride + row % b.group * b.head_dim;
-    const float* acc = buf.acc.data() + row * width;
-    const float sum = buf.sum[static_cast<std::size_t>(row)];
-    for (std::int64_t h = 0; h < b.head_dim; ++h) out[h] = acc[h] / sum;
-  }
+    totals.write();
+  });
 }
 
 struct Work {
@@ -109,6 +202,60 @@ std::vector<Work> split_queries(const std::int32_t* bounds, std::int64_t owners,
   return work;
 }
 
+// Keys and values of one KV head of one request.
+class PagedSource {
+ public:
+  PagedSource(const PagedAttentionArgs& a, std::int64_t request, std::int64_t kv_head)
+      : a_(a), table_(a.block_table + request * a.blocks_per_request), kv_head_(kv_head) {
+    const std::int64_t item = a.cache.format == KvFormat::f32 ? 4 : a.cache.format == KvFormat::bf16 ? 2 : 1;
+    row_bytes_ = a.head_dim * item;
+  }
+
+  KvFormat format() const { return a_.cache.format; }
+
+  const float* keys(std::int64_t position, int count, TileRows& to) const {
+    return find(position, count, a_.cache.keys, a_.cache.key_scales, to);
+  }
+
+  const float* values(std::int64_t position, int count, TileRows& to) const {
+    return find(position, count, a_.cache.values, a_.cache.value_scales, to);
+  }
+
+ private:
+  const float* find(std::int64_t position, int count, const void* cache, const float* scales, TileRows& to) const {
+    std::int64_t column = position / a_.block_size, offset = position % a_.block_size;
+    for (int j = 0; j < count; ++j) {
+      const std::int64_t at = (table_[column] * a_.block_size + offset) * a_.kv_heads + kv_head_;
+      to.rows[j] = static_cast<const char*>(cache) + at * row_bytes_;
+      if (scales != nullptr) to.scales[j] = scales[at];
+      if (++offset == a_.block_size) {
+        offset = 0;
+        ++column;
+      }
+    }
+    return scales == nullptr ? nullptr : to.scales;
+  }
+
+  const PagedAttentionArgs& a_;
+  const std::int32_t* table_;
+  std::int64_t kv_head_, row_bytes_;
+};
+
+// Keys and values of one head of one segment.
+struct SegmentSource {
+  const float* k;
+  const float* v;
+  std::int64_t stride;
+
+  static KvFormat format() { return KvFormat::f32; }
+  const float* keys(std::int64_t position, int count, TileRows& to) const { return find(k, position, count, to); }
+  const float* values(std::int64_t position, int count, TileRows& to) const { return find(v, position, count, to); }
+  const float* find(const float* from, std::int64_t position, int count, TileRows& to) const {
+    for (int j = 0; j < count; ++j) to.rows[j] = from + (position + j) * stride;
+    return nullptr;
+  }
+};
+
 }  // namespace
 
 const AttentionKernels& select_attention_kernels(Isa isa) noexcept {
@@ -124,51 +271,58 @@ void paged_attention(const PagedAttentionArgs& a, const AttentionKernels& kernel
   const std::int64_t group = a.heads / a.kv_heads;
   const std::vector<Work> work =
       split_queries(a.query_start_loc, a.requests, std::max<std::int64_t>(1, target_rows / group));
-  parallel_for(static_cast<std::int64_t>(work.size()) * a.kv_heads, [&](std::int64_t item) {
-    const Work& w = work[static_cast<std::size_t>(item / a.kv_heads)];
-    const std::int64_t kv_head = item % a.kv_heads;
-    const std::int32_t* table = a.block_table + w.owner * a.blocks_per_request;
-    const std::int64_t offset = (w.begin * a.heads + kv_head * group) * a.head_dim;
+  const std::int64_t blocks = static_cast<std::int64_t>(work.size()) * a.kv_heads;
+  const auto make_block = [&](std::int64_t item) {
+    const Work& w = work[size(item / a.kv_heads)];
+    const std::int64_t head = item % a.kv_heads * group;
     // The request's queries are the last of its tokens, so the first one's position follows from the counts.
     const std::int64_t first_limit = a.seq_lens[w.owner] - (a.query_start_loc[w.owner + 1] - w.begin) + 1;
-    const Block block{a.q + offset, a.out + offset, a.heads * a.head_dim, w.end - w.begin,
-                      group,        a.head_dim,     first_limit,          1,
-                      a.scale};
-    attend(block, kernels, [&](std::int64_t position, float* k, float* v) {
-      const std::int64_t slot = table[position / a.block_size] * a.block_size + position % a.block_size;
-      const std::int64_t at = (slot * a.kv_heads + kv_head) * a.head_dim;
-      if (a.cache_is_bf16) {
-        widen_bf16(static_cast<const std::uint16_t*>(a.key_cache) + at, k, a.head_dim);
-        widen_bf16(static_cast<const std::uint16_t*>(a.value_cache) + at, v, a.head_dim);
-      } else {
-        std::memcpy(k, static_cast<const float*>(a.key_cache) + at, static_cast<std::size_t>(a.head_dim) * 4);
-        std::memcpy(v, static_cast<const float*>(a.value_cache) + at, static_cast<std::size_t>(a.head_dim) * 4);
-      }
-    });
-  });
+    return Block{a.q + w.begin * a.q_stride + head * a.head_dim,
+                 a.out + (w.begin * a.heads + head) * a.head_dim,
+                 a.q_stride,
+                 a.heads * a.head_dim,
+                 w.end - w.begin,
+                 group,
+                 a.head_dim,
+                 first_limit,
+                 1,
+                 a.scale};
+  };
+  const auto make_source = [&](std::int64_t item) {
+    return PagedSource(a, work[size(item / a.kv_heads)].owner, item % a.kv_heads);
+  };
+  std::int64_t products = 0, longest = 0;
+  for (const Work& w : work) {
+    products += (w.end - w.begin) * a.seq_lens[w.owner] * a.heads * a.head_dim * 2;
+    longest = std::max<std::int64_t>(longest, a.seq_lens[w.owner]);
+  }
+  if (products > serial_work && blocks < 2 * num_threads() && longest > 4 * key_span) {
+    attend_by_spans(blocks, kernels, make_block, make_source);
+    return;
+  }
+  parallel_if(products > serial_work, blocks,
+              [&](std::int64_t item) { attend(make_block(item), kernels, make_source(item)); });
 }
 
 void varlen_attention(const VarlenAttentionArgs& a, const AttentionKernels& kernels) {
   const std::vector<Work> work = split_queries(a.cu_seqlens, a.segments, target_rows);
-  const std::int64_t stride = a.heads * a.head_dim;
   parallel_for(static_cast<std::int64_t>(work.size()) * a.heads, [&](std::int64_t item) {
-    const Work& w = work[static_cast<std::size_t>(item / a.heads)];
-    const std::int64_t head_offset = item % a.heads * a.head_dim;
+    // Head by head, so that the keys and values of one head stay in the cache while all its queries pass.
+    const Work& w = work[size(item % static_cast<std::int64_t>(work.size()))];
+    const std::int64_t head = item / static_cast<std::int64_t>(work.size()) * a.head_dim;
     const std::int64_t begin = a.cu_seqlens[w.owner], end = a.cu_seqlens[w.owner + 1];
-    const Block block{a.q + w.begin * stride + head_offset,
-                      a.out + w.begin * stride + head_offset,
-                      stride,
+    const Block block{a.q + w.begin * a.stride + head,
+                      a.out + w.begin * a.heads * a.head_dim + head,
+                      a.stride,
+                      a.heads * a.head_dim,
                       w.end - w.begin,
                       1,
                       a.head_dim,
                       end - begin,
                       0,
                       a.scale};
-    attend(block, kernels, [&](std::int64_t position, float* k, float* v) {
-      const std::int64_t at = (begin + position) * stride + head_offset;
-      std::memcpy(k, a.k + at, static_cast<std::size_t>(a.head_dim) * 4);
-      std::memcpy(v, a.v + at, static_cast<std::size_t>(a.head_dim) * 4);
-    });
+    const std::int64_t at = begin * a.stride + head;
+    attend(block, kernels, SegmentSource{a.k + at, a.v + at, a.stride});
   });
 }
 

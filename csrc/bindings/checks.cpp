@@ -33,7 +33,7 @@ std::string describe(nb::dlpack::dtype dtype) {
   return kind + std::to_string(dtype.bits);
 }
 
-std::string describe(const std::vector<std::int64_t>& shape) {
+std::string describe(const Shape& shape) {
   std::string text = "(";
   for (const std::int64_t size : shape)
     text += (text.size() > 1 ? ", " : "") + (size == any ? "*" : std::to_string(size));
@@ -53,7 +53,11 @@ bool is_c_contiguous(const Array& array) {
 
 template <class Array>
 View check_array(const char* name, const Array& array, std::initializer_list<Dtype> allowed,
-                 const std::vector<std::int64_t>& expected) {
+                 const Shape& expected) {
+  if (array.ndim() > Shape::max_axes) {
+    refuse_value(std::string(name) + " has " + std::to_string(array.ndim()) + " axes; expected at most " +
+                 std::to_string(Shape::max_axes) + ". Reshape it.");
+  }
   View view{name, array.data(), static_cast<std::int64_t>(array.nbytes()), {}, Dtype::f32};
   for (std::size_t i = 0; i < array.ndim(); ++i) view.shape.push_back(static_cast<std::int64_t>(array.shape(i)));
   const auto* found =
@@ -94,12 +98,12 @@ void refuse_value(const std::string& message) { throw nb::value_error(message.c_
 
 View check(const char* name, const In& array, std::initializer_list<Dtype> allowed,
            std::initializer_list<std::int64_t> shape) {
-  return check_array(name, array, allowed, shape);
+  return check_array(name, array, allowed, Shape(shape));
 }
 
 View check(const char* name, const Out& array, std::initializer_list<Dtype> allowed,
            std::initializer_list<std::int64_t> shape) {
-  return check_array(name, array, allowed, shape);
+  return check_array(name, array, allowed, Shape(shape));
 }
 
 void same_shape(const View& a, const View& b) {

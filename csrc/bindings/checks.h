@@ -8,11 +8,11 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "core/cpu.h"
 
@@ -29,11 +29,37 @@ constexpr std::int64_t any = -1;  // in an expected shape: whatever is there
 
 [[noreturn]] void refuse_value(const std::string& message);
 
+// The sizes of an array's axes, without memory of its own: these are made for every argument of every call.
+class Shape {
+ public:
+  static constexpr std::size_t max_axes = 8;
+
+  Shape() = default;
+  Shape(std::initializer_list<std::int64_t> sizes) {
+    for (const std::int64_t size : sizes) push_back(size);
+  }
+
+  // At most max_axes of them.
+  void push_back(std::int64_t size) { sizes_[count_++] = size; }
+  std::size_t size() const { return count_; }
+  bool empty() const { return count_ == 0; }
+  const std::int64_t* begin() const { return sizes_; }
+  const std::int64_t* end() const { return sizes_ + count_; }
+  std::int64_t operator[](std::size_t axis) const { return sizes_[axis]; }
+  std::int64_t back() const { return sizes_[count_ - 1]; }
+  std::int64_t& back() { return sizes_[count_ - 1]; }
+  bool operator==(const Shape& other) const { return std::equal(begin(), end(), other.begin(), other.end()); }
+
+ private:
+  std::int64_t sizes_[max_axes] = {};
+  std::size_t count_ = 0;
+};
+
 struct View {
   const char* name;
   const void* data;
   std::int64_t bytes;
-  std::vector<std::int64_t> shape;
+  Shape shape;
   Dtype dtype;
 };
 

@@ -98,7 +98,8 @@ void rotary_op(const In& x_TNH, const In& cos_TP, const In& sin_TP, const Out& o
   no_overlap(result, cos, false);
   no_overlap(result, sin, false);
   const ReleasedGil release;
-  op({in<float>(x), in<float>(cos), in<float>(sin), out<float>(result), x.shape[0], x.shape[1], x.shape[2]});
+  op({in<float>(x), in<float>(cos), in<float>(sin), out<float>(result), x.shape[0], x.shape[1], x.shape[2],
+      x.shape[1] * x.shape[2]});
 }
 
 void topk_softmax_op(const In& logits_TE, const In& bias_E, std::int64_t k, double norm_min, const Out& weights_TK,

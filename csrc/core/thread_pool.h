@@ -28,6 +28,13 @@ void parallel_for(std::int64_t items, const F& body) {
       items, [](const void* context, std::int64_t item) { (*static_cast<const F*>(context))(item); }, &body);
 }
 
+// The same, but alone and in order if not `worth_it`: waking a thread costs about as much as 100,000 multiplications.
+template <class F>
+void parallel_if(bool worth_it, std::int64_t items, const F& body) {
+  if (worth_it) return parallel_for(items, body);
+  for (std::int64_t i = 0; i < items; ++i) body(i);
+}
+
 // Splits 0..count into ranges of `grain` (the last may be short) and calls body(begin, end) for each.
 template <class F>
 void parallel_ranges(std::int64_t count, std::int64_t grain, const F& body) {

@@ -15,8 +15,8 @@ void rotate(const RotaryArgs& a, std::int64_t step, std::int64_t reach) {
       const float* cos = a.cos + t * pairs;
       const float* sin = a.sin + t * pairs;
       for (std::int64_t n = 0; n < a.heads; ++n) {
-        const float* x = a.x + (t * a.heads + n) * a.head_dim;
-        float* out = a.out + (t * a.heads + n) * a.head_dim;
+        const float* x = a.x + t * a.stride + n * a.head_dim;
+        float* out = a.out + t * a.stride + n * a.head_dim;
         for (std::int64_t j = 0; j < pairs; ++j) {
           const float first = x[j * step], second = x[j * step + reach];
           out[j * step] = first * cos[j] - second * sin[j];

@@ -2,7 +2,7 @@
 //   interleaved  pairs (2j, 2j + 1)    (GPT-J order)
 //   half         pairs (j, j + H/2)    (NeoX order)
 //   first' = first * cos[j] - second * sin[j];  second' = second * cos[j] + first * sin[j]
-// cos and sin are [T][H/2]; out may be x itself. Reference: rotary_* in src/tusi/kernels/reference.py.
+// cos and sin are [T][H/2]; out may be x itself. The next token of both is `stride` floats on. Reference: rotary_* in src/tusi/kernels/reference.py.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct RotaryArgs {
   const float* cos;
   const float* sin;
   float* out;
-  std::int64_t tokens, heads, head_dim;
+  std::int64_t tokens, heads, head_dim, stride;
 };
 
 void rotary_interleaved(const RotaryArgs& args);

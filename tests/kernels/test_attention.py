@@ -12,8 +12,9 @@ from tusi import kernels
 from tusi.kernels import reference
 
 HEAD_DIMS = [8, 20, 24, 80, 128]
-# Softmax weights carry an exp within 2 units in the last place, then up to 200 weighted values are summed.
-CLOSE = {"rtol": 1e-5, "atol": 3e-6}
+# A score is a chain of head_dim roundings, an exp is within 2 units in the last place, then up to 200 weighted values are
+# summed; against float64 the reference is off by 3e-6 here, the native kernels by 5e-6.
+CLOSE = {"rtol": 1e-5, "atol": 8e-6}
 
 
 @dataclass(frozen=True)

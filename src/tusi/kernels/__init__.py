@@ -14,7 +14,13 @@ except ImportError as error:  # pragma: no cover - an unbuilt checkout
         f"in a checkout run `scripts/build` (needs cmake, ninja, nanobind and a C++20 compiler)."
     ) from error
 
-from tusi.kernels.attention import paged_attention, store_kv, varlen_attention
+from tusi.kernels.attention import (
+    paged_attention,
+    rotary_paged_attention,
+    rotary_varlen_attention,
+    store_kv,
+    varlen_attention,
+)
 from tusi.kernels.elementwise import (
     gelu,
     layer_norm,
@@ -54,6 +60,8 @@ __all__ = [
     "rms_norm",
     "rotary_half",
     "rotary_interleaved",
+    "rotary_paged_attention",
+    "rotary_varlen_attention",
     "set_num_threads",
     "silu_and_mul",
     "store_kv",

@@ -19,6 +19,8 @@ I8 = NDArray[np.int8]
 U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+KVArray = F32 | U16 | I8
+"""Keys or values as a cache stores them."""
 
 
 def bf16_to_f32(bits: U16) -> F32:
@@ -119,22 +121,49 @@ def rotary_half(x_TNH: F32, cos_TP: F32, sin_TP: F32) -> F32:
 
 
 def store_kv(
-    key_TMH: F32, value_TMH: F32, slot_mapping_T: I64, key_cache_CSMH: F32 | U16, value_cache_CSMH: F32 | U16
+    key_TMH: F32,
+    value_TMH: F32,
+    slot_mapping_T: I64,
+    key_cache_CSMH: KVArray,
+    value_cache_CSMH: KVArray,
+    key_scales_CSM: F32 | None = None,
+    value_scales_CSM: F32 | None = None,
 ) -> None:
-    """Write each token's key and value to its slot (block * S + offset), rounding if the cache is bfloat16."""
-    for cache, rows in ((key_cache_CSMH, key_TMH), (value_cache_CSMH, value_TMH)):
+    """Write each token's key and value to its slot (block * S + offset), rounding if the cache is bfloat16 or int8."""
+    for cache, scales, rows in (
+        (key_cache_CSMH, key_scales_CSM, key_TMH),
+        (value_cache_CSMH, value_scales_CSM, value_TMH),
+    ):
         flat = cache.reshape(-1, *cache.shape[2:])
-        flat[slot_mapping_T] = f32_to_bf16(rows) if cache.dtype == np.uint16 else rows
+        if scales is not None:
+            flat[slot_mapping_T], scales.reshape(-1, scales.shape[2])[slot_mapping_T] = quantize_heads(rows)
+        else:
+            flat[slot_mapping_T] = f32_to_bf16(rows) if cache.dtype == np.uint16 else rows
+
+
+def quantize_heads(x_TMH: F32) -> tuple[I8, F32]:
+    """int8 values and one scale a token and head: max |x| / 127; x is about value * scale.
+
+    A head with NaN or infinity becomes zeros with scale NaN: all of it reads as NaN.
+    """
+    scales_TM = np.abs(x_TMH).max(axis=-1) / np.float32(127.0)
+    scales_TM[~np.isfinite(x_TMH).all(axis=-1)] = np.nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        q_TMH = np.clip(np.rint(x_TMH / scales_TM[..., None]), -127, 127)
+    return np.nan_to_num(q_TMH).astype(np.int8), scales_TM
 
 
 def paged_attention(
     q_TNH: F32,
-    key_cache_CSMH: F32 | U16,
-    value_cache_CSMH: F32 | U16,
+    key_cache_CSMH: KVArray,
+    value_cache_CSMH: KVArray,
     block_table_RB: I32,
     query_start_loc_R1: I32,
     seq_lens_R: I32,
     scale: float,
+    *,
+    key_scales_CSM: F32 | None = None,
+    value_scales_CSM: F32 | None = None,
 ) -> F32:
     """Causal grouped-query attention over a paged cache.
 
@@ -144,21 +173,81 @@ def paged_attention(
     out = np.empty_like(q_TNH)
     for r, seq_len in enumerate(seq_lens_R):
         begin, end = query_start_loc_R1[r], query_start_loc_R1[r + 1]
-        keys = _gather(key_cache_CSMH, block_table_RB[r], int(seq_len))
-        values = _gather(value_cache_CSMH, block_table_RB[r], int(seq_len))
+        keys = _gather(key_cache_CSMH, key_scales_CSM, block_table_RB[r], int(seq_len))
+        values = _gather(value_cache_CSMH, value_scales_CSM, block_table_RB[r], int(seq_len))
         first = int(seq_len) - int(end - begin)
         mask = np.arange(seq_len)[None, :] > (first + np.arange(end - begin))[:, None]
         out[begin:end] = _attend(q_TNH[begin:end], keys, values, scale, mask)
     return out
 
 
-def varlen_attention(q_TNH: F32, k_TNH: F32, v_TNH: F32, cu_seqlens: I32, scale: float) -> F32:
-    """Full (non-causal) attention inside each segment cu_seqlens[i]..cu_seqlens[i+1]."""
+def rotary_paged_attention(
+    qkv_TX: F32,
+    cos_TP: F32,
+    sin_TP: F32,
+    slot_mapping_T: I64,
+    key_cache_CSMH: KVArray,
+    value_cache_CSMH: KVArray,
+    block_table_RB: I32,
+    query_start_loc_R1: I32,
+    seq_lens_R: I32,
+    scale: float,
+    num_heads: int,
+    *,
+    key_scales_CSM: F32 | None = None,
+    value_scales_CSM: F32 | None = None,
+) -> F32:
+    """Turn queries and keys of qkv (in place), store keys and values, attend."""
+    kv_heads, head_dim = key_cache_CSMH.shape[2:]
+    heads = qkv_TX.reshape(len(qkv_TX), num_heads + 2 * kv_heads, head_dim)
+    turned = heads[:, : num_heads + kv_heads]
+    turned[...] = rotary_interleaved(turned, cos_TP, sin_TP)
+    key_TMH, value_TMH = turned[:, num_heads:], heads[:, num_heads + kv_heads :]
+    caches = (key_cache_CSMH, value_cache_CSMH)
+    store_kv(key_TMH, value_TMH, slot_mapping_T, *caches, key_scales_CSM, value_scales_CSM)
+    return paged_attention(
+        turned[:, :num_heads],
+        *caches,
+        block_table_RB,
+        query_start_loc_R1,
+        seq_lens_R,
+        scale,
+        key_scales_CSM=key_scales_CSM,
+        value_scales_CSM=value_scales_CSM,
+    )
+
+
+def varlen_attention(
+    q_TNH: F32, k_TNH: F32, v_TNH: F32, cu_seqlens: I32, scale: float, *, round_to_bf16: bool = False
+) -> F32:
+    """Full (non-causal) attention inside each segment cu_seqlens[i]..cu_seqlens[i+1].
+
+    round_to_bf16: q * scale, k, v and the weights before they are divided by their sum are rounded to bfloat16. (The
+    native kernel folds a factor of log2(e) into q as well, so that it rounds other values, by as much.)
+    """
     out = np.empty_like(q_TNH)
     for begin, end in itertools.pairwise(cu_seqlens):
         segment = slice(int(begin), int(end))
-        out[segment] = _attend(q_TNH[segment], k_TNH[segment], v_TNH[segment], scale, None)
+        out[segment] = _attend(q_TNH[segment], k_TNH[segment], v_TNH[segment], scale, None, round_to_bf16)
     return out
+
+
+def rotary_varlen_attention(
+    qkv_TX: F32,
+    cos_TP: F32,
+    sin_TP: F32,
+    cu_seqlens: I32,
+    scale: float,
+    num_heads: int,
+    *,
+    round_to_bf16: bool = False,
+) -> F32:
+    """Turn queries and keys of qkv (in place), attend inside each segment."""
+    qkv_TJNH = qkv_TX.reshape(len(qkv_TX), 3, num_heads, -1)
+    for part in (0, 1):
+        qkv_TJNH[:, part] = rotary_half(qkv_TJNH[:, part], cos_TP, sin_TP)
+    q, k, v = (qkv_TJNH[:, part] for part in range(3))
+    return varlen_attention(q, k, v, cu_seqlens, scale, round_to_bf16=round_to_bf16)
 
 
 def topk_softmax(logits_TE: F32, bias_E: F32, k: int, norm_min: float) -> tuple[F32, I32]:
@@ -180,20 +269,34 @@ def _sigmoid(x: F32) -> F32:
         return (1.0 / (1.0 + np.exp(-x))).astype(np.float32)
 
 
-def _gather(cache_CSMH: F32 | U16, blocks_B: I32, seq_len: int) -> F32:
+def _gather(cache_CSMH: KVArray, scales_CSM: F32 | None, blocks_B: I32, seq_len: int) -> F32:
     size = cache_CSMH.shape[1]
-    rows = cache_CSMH[blocks_B[: -(-seq_len // size)]].reshape(-1, *cache_CSMH.shape[2:])[:seq_len]
+    blocks_B = blocks_B[: -(-seq_len // size)]
+    rows = cache_CSMH[blocks_B].reshape(-1, *cache_CSMH.shape[2:])[:seq_len]
+    if scales_CSM is not None:
+        scales = scales_CSM[blocks_B].reshape(-1, scales_CSM.shape[2])[:seq_len]
+        return rows.astype(np.float32) * scales[..., None]
     return bf16_to_f32(rows.astype(np.uint16)) if rows.dtype == np.uint16 else rows.astype(np.float32)
 
 
-def _attend(q_TNH: F32, k_SMH: F32, v_SMH: F32, scale: float, mask_TS: NDArray[np.bool_] | None) -> F32:
+def _rounded(x: F32) -> F32:
+    return bf16_to_f32(f32_to_bf16(x))
+
+
+def _attend(
+    q_TNH: F32, k_SMH: F32, v_SMH: F32, scale: float, mask_TS: NDArray[np.bool_] | None, round_to_bf16: bool = False
+) -> F32:
     group = q_TNH.shape[1] // k_SMH.shape[1]
+    if round_to_bf16:
+        q_TNH, k_SMH, v_SMH = _rounded(q_TNH * np.float32(scale)), _rounded(k_SMH), _rounded(v_SMH)
+        scale = 1.0
     k_SNH = np.repeat(k_SMH, group, axis=1)
     v_SNH = np.repeat(v_SMH, group, axis=1)
     scores_NTS = np.einsum("tnh,snh->nts", q_TNH, k_SNH) * np.float32(scale)
     if mask_TS is not None:
         scores_NTS = np.where(mask_TS[None], -np.inf, scores_NTS)
     weights = np.exp(scores_NTS - scores_NTS.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
+    total_NT1 = weights.sum(axis=-1, keepdims=True)
+    weights = (_rounded(weights) if round_to_bf16 else weights) / total_NT1
     out: F32 = np.einsum("nts,snh->tnh", weights, v_SNH).astype(np.float32)
     return out
