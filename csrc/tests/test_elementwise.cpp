@@ -59,9 +59,9 @@ TEST(activations_equal_double_precision) {
 TEST(rotary_turns_the_right_pairs) {
   const std::vector<float> x{1, 2, 3, 4}, cos{0, 1}, sin{1, 0};
   test::Guarded out(4);
-  rotary_interleaved({x.data(), cos.data(), sin.data(), out.data(), 1, 1, 4});
+  rotary_interleaved({x.data(), cos.data(), sin.data(), out.data(), 1, 1, 4, 4});
   CHECK(out.intact() && out.data()[0] == -2 && out.data()[1] == 1 && out.data()[2] == 3 && out.data()[3] == 4);
-  rotary_half({x.data(), cos.data(), sin.data(), out.data(), 1, 1, 4});
+  rotary_half({x.data(), cos.data(), sin.data(), out.data(), 1, 1, 4, 4});
   CHECK(out.intact() && out.data()[0] == -3 && out.data()[1] == 2 && out.data()[2] == 1 && out.data()[3] == 4);
 }
 

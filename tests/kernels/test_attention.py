@@ -12,9 +12,17 @@ from tusi import kernels
 from tusi.kernels import reference
 
 HEAD_DIMS = [8, 20, 24, 80, 128]
-# A score is a chain of head_dim roundings, an exp is within 2 units in the last place, then up to 200 weighted values are
-# summed; against float64 the reference is off by 3e-6 here, the native kernels by 5e-6.
+CACHES = ["float32", "bfloat16", "int8"]
+# A score is a chain of head_dim roundings, an exp is within 2 units in the last place, then up to 600 weighted values
+# are summed; against float64 the reference is off by 3e-6 here, the native kernels by 5e-6.
 CLOSE = {"rtol": 1e-5, "atol": 8e-6}
+
+
+def as_stored(x: NDArray[np.float32], cache: str) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """What a cache of this dtype holds, and its scales if it has any."""
+    if cache == "int8":
+        return reference.quantize_heads(x)
+    return (reference.f32_to_bf16(x) if cache == "bfloat16" else x), None
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class Paged:
     kv_heads: int = 2
     head_dim: int = 20
     block_size: int = 4
-    bf16: bool = False
+    cache: str = "float32"
 
     def arguments(self) -> dict[str, Any]:
         blocks = [-(-tokens // self.block_size) for _, tokens in self.lengths]
@@ -35,28 +43,31 @@ class Paged:
         ids = np.random.default_rng(1).permutation(count).astype(np.int32)
         for r, n in enumerate(blocks):
             table_RB[r, :n], ids = ids[:n], ids[n:]
-        cache = (count, self.block_size, self.kv_heads, self.head_dim)
-        key, value = normal(*cache, seed=2), normal(*cache, seed=3)
+        shape = (count, self.block_size, self.kv_heads, self.head_dim)
+        key, key_scales = as_stored(normal(*shape, seed=2), self.cache)
+        value, value_scales = as_stored(normal(*shape, seed=3), self.cache)
         queries = [q for q, _ in self.lengths]
         return {
             "q_TNH": normal(sum(queries), self.heads, self.head_dim),
-            "key_cache_CSMH": reference.f32_to_bf16(key) if self.bf16 else key,
-            "value_cache_CSMH": reference.f32_to_bf16(value) if self.bf16 else value,
+            "key_cache_CSMH": key,
+            "value_cache_CSMH": value,
             "block_table_RB": table_RB,
             "query_start_loc_R1": np.cumsum([0, *queries], dtype=np.int32),
             "seq_lens_R": np.array([tokens for _, tokens in self.lengths], np.int32),
             "scale": self.head_dim**-0.5,
+            "key_scales_CSM": key_scales,
+            "value_scales_CSM": value_scales,
         }
 
 
-MIXED = Paged(lengths=((1, 1), (1, 130), (17, 17), (3, 70), (0, 0), (64, 65), (2, 64)))
+MIXED = Paged(lengths=((1, 1), (1, 130), (17, 17), (3, 70), (0, 0), (64, 65), (2, 64), (2, 600)))
 
 
 @each_isa
 @pytest.mark.parametrize("head_dim", HEAD_DIMS)
-@pytest.mark.parametrize("bf16", [False, True])
-def test_paged_attention_equals_the_reference(isa: str, head_dim: int, bf16: bool) -> None:
-    good = replace(MIXED, head_dim=head_dim, bf16=bf16).arguments()
+@pytest.mark.parametrize("cache", CACHES)
+def test_paged_attention_equals_the_reference(isa: str, head_dim: int, cache: str) -> None:
+    good = replace(MIXED, head_dim=head_dim, cache=cache).arguments()
     # The reference cannot take a request of no tokens (a maximum over nothing); ours must, and it owns no row.
     without = replace(MIXED, lengths=tuple(pair for pair in MIXED.lengths if pair[1])).arguments()
     keep = [r for r, (_, tokens) in enumerate(MIXED.lengths) if tokens]
@@ -154,18 +165,134 @@ def test_exp_is_accurate_over_its_whole_range() -> None:
         np.testing.assert_allclose(actual, exact, rtol=4e-7)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_store_kv_equals_the_reference_and_touches_nothing_else(bf16: bool) -> None:
-    dtype = np.uint16 if bf16 else np.float32
+def empty_cache(shape: tuple[int, int, int, int], cache: str) -> dict[str, Any]:
+    dtype: Any = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}[cache]
+    scales = [np.full(shape[:3], 77, np.float32) if cache == "int8" else None for _ in range(2)]
+    return {
+        "key_cache_CSMH": np.full(shape, 77, dtype),
+        "value_cache_CSMH": np.full(shape, 77, dtype),
+        "key_scales_CSM": scales[0],
+        "value_scales_CSM": scales[1],
+    }
+
+
+def assert_equal_caches(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_store_kv_equals_the_reference_and_touches_nothing_else(cache: str) -> None:
     key, value = normal(5, 2, 12), normal(5, 2, 12, seed=1)
+    key[1, 0], key[2, 1, 3], value[3, 0, 0] = 0.0, np.nan, np.inf
     slots = np.array([0, 11, 3, 7, 4], np.int64)
-    ours = [np.full((3, 4, 2, 12), 77, dtype) for _ in range(2)]
-    theirs = [cache.copy() for cache in ours]
-    kernels.store_kv(key, value, slots, *ours)
-    reference.store_kv(key, value, slots, *theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(one, other)
-    kernels.store_kv(key[:0], value[:0], slots[:0], *ours)
+    ours, theirs = empty_cache((3, 4, 2, 12), cache), empty_cache((3, 4, 2, 12), cache)
+    kernels.store_kv(key, value, slots, **ours)
+    reference.store_kv(key, value, slots, **theirs)
+    assert_equal_caches(ours, theirs)
+    kernels.store_kv(key[:0], value[:0], slots[:0], **ours)
+
+
+def test_an_int8_head_is_off_by_half_a_step_at_most() -> None:
+    key = normal(64, 4, 80) * np.float32(3)
+    cache = empty_cache((4, 16, 4, 80), "int8")
+    kernels.store_kv(key, key, np.arange(64), **cache)
+    read = cache["key_cache_CSMH"] * cache["key_scales_CSM"][..., None]
+    error = np.abs(read.reshape(key.shape) - key)
+    assert (error <= 0.5001 * np.abs(key).max(axis=-1, keepdims=True) / 127).all()
+
+
+@each_isa
+def test_damage_in_an_int8_cache_is_not_hidden(isa: str) -> None:
+    good = Paged(lengths=((1, 10), (1, 10)), cache="int8").arguments()
+    good["value_scales_CSM"][good["block_table_RB"][1, 0], 0] = np.nan
+    out = kernels.paged_attention(**good, isa=isa)
+    assert np.isfinite(out[0]).all()
+    assert np.isnan(out[1, :3]).all()
+
+
+def fused(case: Paged, isa: str | None, op: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """A layer's attention over queries, keys and values side by side; also the arrays it wrote."""
+    good = case.arguments()
+    tokens = len(good.pop("q_TNH"))
+    slots = []
+    for r, (queries, length) in enumerate(case.lengths):
+        positions = np.arange(length - queries, length)
+        blocks = good["block_table_RB"][r, positions // case.block_size]
+        slots.append(blocks.astype(np.int64) * case.block_size + positions % case.block_size)
+    angles = normal(tokens, case.head_dim // 2, seed=7)
+    good |= {
+        "qkv_TX": normal(tokens, (case.heads + 2 * case.kv_heads) * case.head_dim, seed=8),
+        "cos_TP": np.cos(angles),
+        "sin_TP": np.sin(angles),
+        "slot_mapping_T": np.concatenate(slots),
+        "num_heads": case.heads,
+    }
+    out = op(**good) if isa is None else op(**good, isa=isa)
+    written = ("qkv_TX", "key_cache_CSMH", "value_cache_CSMH", "key_scales_CSM", "value_scales_CSM")
+    return out, {name: good[name] for name in written if good[name] is not None}
+
+
+@each_isa
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("lengths", [((1, 300),), ((5, 40), (1, 1), (30, 30))])
+def test_a_layers_attention_in_one_call(isa: str, cache: str, lengths: tuple[tuple[int, int], ...]) -> None:
+    case = Paged(lengths=lengths, head_dim=64, cache=cache)
+    actual, ours = fused(case, isa, kernels.rotary_paged_attention)
+    expected, theirs = fused(case, None, reference.rotary_paged_attention)
+    np.testing.assert_allclose(ours.pop("qkv_TX"), theirs.pop("qkv_TX"), rtol=1e-6, atol=1e-6)
+    if cache == "float32":
+        for name, array in ours.items():
+            np.testing.assert_allclose(array, theirs[name], rtol=1e-6, atol=1e-6, err_msg=name)
+    # A turned key that is off by its last bit may round to the neighbouring step of the cache.
+    loose = {"float32": CLOSE, "bfloat16": {"rtol": 1e-2, "atol": 1e-2}, "int8": {"rtol": 2e-2, "atol": 2e-2}}[cache]
+    np.testing.assert_allclose(actual, expected, **loose)
+
+
+@each_isa
+@pytest.mark.parametrize("head_dim", [2, 8, 20, 80, 128])
+@pytest.mark.parametrize("lengths", [(1,), (64,), (65, 0, 3), (2, 330, 17)])
+def test_attention_on_bfloat16_pairs(isa: str, head_dim: int, lengths: tuple[int, ...]) -> None:
+    bounds = np.cumsum([0, *lengths], dtype=np.int32)
+    q, k, v = (normal(int(bounds[-1]), 3, head_dim, seed=s) for s in range(3))
+    whole = np.cumsum([0, *filter(None, lengths)], dtype=np.int32)
+    actual = kernels.varlen_attention(q, k, v, bounds, head_dim**-0.5, round_to_bf16=True, isa=isa)
+    rounded = reference.varlen_attention(q, k, v, whole, head_dim**-0.5, round_to_bf16=True)
+    exact = reference.varlen_attention(q, k, v, whole, head_dim**-0.5)
+    # Weights and values carry 2^-9 each, scores 2^-8 of |q||k|; where there is no such product nothing is rounded.
+    np.testing.assert_allclose(actual, exact, rtol=0.01, atol=0.02)
+    assert np.abs(actual - exact).max() <= 2 * np.abs(rounded - exact).max() + 1e-5
+
+
+@each_isa
+@pytest.mark.parametrize("round_to_bf16", [False, True])
+def test_a_vision_blocks_attention_in_one_call(isa: str, round_to_bf16: bool) -> None:
+    heads, head_dim, bounds = 3, 40, np.array([0, 70, 75], np.int32)
+    angles = normal(75, head_dim // 2, seed=7)
+    qkv = normal(75, 3 * heads * head_dim)
+    arguments = (np.cos(angles), np.sin(angles), bounds, 0.2, heads)
+    expected = reference.rotary_varlen_attention(qkv.copy(), *arguments)
+    actual = kernels.rotary_varlen_attention(qkv, *arguments, round_to_bf16=round_to_bf16, isa=isa)
+    tolerance: dict[str, float] = {"rtol": 0.01, "atol": 0.02} if round_to_bf16 else CLOSE
+    np.testing.assert_allclose(actual, expected, **tolerance)
+
+
+@pytest.mark.parametrize("name", ["key_scales_CSM", "value_scales_CSM"])
+def test_bad_scales_are_refused(name: str) -> None:
+    good = Paged(lengths=((2, 18),), cache="int8").arguments()
+    with pytest.raises(TypeError, match=rf"{name} is float64"):
+        kernels.paged_attention(**{**good, name: good[name].astype(np.float64)})
+    with pytest.raises(ValueError, match=rf"{name} has shape"):
+        kernels.paged_attention(**{**good, name: good[name][:, :, :1].copy()})
+
+
+def test_scales_belong_to_int8_caches_alone() -> None:
+    good = Paged(lengths=((2, 18),), cache="int8").arguments()
+    with pytest.raises(ValueError, match=r"key_scales_CSM and value_scales_CSM are None; an int8 cache needs both"):
+        kernels.paged_attention(**{**good, "key_scales_CSM": None, "value_scales_CSM": None})
+    plain = Paged(lengths=((2, 18),)).arguments()
+    with pytest.raises(ValueError, match=r"are given; an int8 cache needs both, others take neither"):
+        kernels.paged_attention(**{**plain, "key_scales_CSM": good["key_scales_CSM"]})
 
 
 @pytest.mark.parametrize("slot", [-1, 12, 2**40])
@@ -215,13 +342,33 @@ def test_bad_arrays_are_refused() -> None:
     good = Paged(lengths=((2, 18), (3, 9))).arguments()
     assert_refuses_bad_arrays(kernels.paged_attention, {**good, "out": np.empty_like(good["q_TNH"])})
     x = normal(4, 2, 8)
+    stored = {"key_TMH": x, "value_TMH": x.copy(), "slot_mapping_T": np.arange(4)}
+    assert_refuses_bad_arrays(kernels.store_kv, {**stored, **empty_cache((2, 4, 2, 8), "float32")})
+    fuse = {
+        "qkv_TX": normal(5, 200),
+        "cos_TP": normal(5, 10),
+        "sin_TP": normal(5, 10),
+        "slot_mapping_T": np.arange(5),
+        "num_heads": 6,
+        "out": normal(5, 6, 20),
+    }
+    assert_refuses_bad_arrays(
+        kernels.rotary_paged_attention, {name: v for name, v in (good | fuse).items() if name != "q_TNH"}
+    )
+
+
+def test_bad_segments_are_refused() -> None:
+    x = normal(4, 2, 8)
     segments = {"q_TNH": x, "k_TNH": x.copy(), "v_TNH": x.copy(), "cu_seqlens": np.array([0, 4], np.int32)}
     assert_refuses_bad_arrays(kernels.varlen_attention, {**segments, "scale": 1.0, "out": np.empty_like(x)})
-    cache = np.zeros((2, 4, 2, 8), np.float32)
-    stored = {"key_TMH": x, "value_TMH": x.copy(), "slot_mapping_T": np.arange(4)}
-    assert_refuses_bad_arrays(
-        kernels.store_kv, {**stored, "key_cache_CSMH": cache, "value_cache_CSMH": np.zeros_like(cache)}
-    )
+    fuse = {
+        "qkv_TX": normal(4, 48),
+        "cos_TP": normal(4, 4),
+        "sin_TP": normal(4, 4),
+        "cu_seqlens": segments["cu_seqlens"],
+    }
+    rest = {"scale": 1.0, "num_heads": 2, "out": np.empty_like(x)}
+    assert_refuses_bad_arrays(kernels.rotary_varlen_attention, {**fuse, **rest})
 
 
 def test_heads_must_divide_into_groups_and_caches_agree() -> None:
