@@ -45,7 +45,14 @@ def vision(seconds: float) -> None:
     for rounded in (False, True):
         took = median_seconds(
             lambda: kernels.rotary_varlen_attention(
-                qkv, cos, sin, bounds, VISION_DIM**-0.5, VISION_HEADS, round_to_bf16=rounded, out=out  # noqa: B023
+                qkv,
+                cos,
+                sin,
+                bounds,
+                VISION_DIM**-0.5,
+                VISION_HEADS,
+                round_to_bf16=rounded,
+                out=out,  # noqa: B023
             ),
             seconds,
         )

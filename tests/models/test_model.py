@@ -145,16 +145,16 @@ def test_each_kind_of_matrix_takes_its_format(tiny_model: Path) -> None:
     def formats(*weights: Weight) -> set[str]:
         return {weight.format for weight in weights}
 
-    assert formats(layer.self_attn.q_proj, layer.mlp.text_moe.gate_up_proj[0], layer.mlp.shared_experts.down_proj) == {
-        "int4"
-    }
+    assert formats(
+        layer.self_attn.qkv_proj, layer.mlp.text_moe.gate_up_proj[0], layer.mlp.shared_experts.down_proj
+    ) == {"int4"}
     block = model.vision_tower.blocks[0]
     assert formats(model.embed_tokens, model.lm_head, block.mlp.fc1.weight, model.resampler_model.mlp.weight) == {
         "int8"
     }
     assert formats(model.vision_tower.patch_embed) == {"bf16"}
     assert layer.mlp.text_moe.gate.weight_ED.dtype == np.float32
-    assert layer.self_attn.q_proj.arrays[1].shape[1] == 64 // 16
+    assert layer.self_attn.qkv_proj.arrays[1].shape[1] == 64 // 16
 
 
 def test_a_tied_head_is_the_embedding_in_every_format(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def paged_attention(
     query_start_loc_R1: NDArray[Any],
     seq_lens_R: NDArray[Any],
     scale: float,
+    key_scales_CSM: NDArray[Any] | None,
+    value_scales_CSM: NDArray[Any] | None,
     out: NDArray[Any],
     isa: str | None = None,
 ) -> None: ...
@@ -50,6 +52,32 @@ def quick_gelu(x: NDArray[Any], out: NDArray[Any]) -> None: ...
 def rms_norm(x_TD: NDArray[Any], weight_D: NDArray[Any], eps: float, out: NDArray[Any]) -> None: ...
 def rotary_half(x_TNH: NDArray[Any], cos_TP: NDArray[Any], sin_TP: NDArray[Any], out: NDArray[Any]) -> None: ...
 def rotary_interleaved(x_TNH: NDArray[Any], cos_TP: NDArray[Any], sin_TP: NDArray[Any], out: NDArray[Any]) -> None: ...
+def rotary_paged_attention(
+    qkv_TX: NDArray[Any],
+    cos_TP: NDArray[Any],
+    sin_TP: NDArray[Any],
+    slot_mapping_T: NDArray[Any],
+    key_cache_CSMH: NDArray[Any],
+    value_cache_CSMH: NDArray[Any],
+    block_table_RB: NDArray[Any],
+    query_start_loc_R1: NDArray[Any],
+    seq_lens_R: NDArray[Any],
+    scale: float,
+    key_scales_CSM: NDArray[Any] | None,
+    value_scales_CSM: NDArray[Any] | None,
+    out: NDArray[Any],
+    isa: str | None = None,
+) -> None: ...
+def rotary_varlen_attention(
+    qkv_TX: NDArray[Any],
+    cos_TP: NDArray[Any],
+    sin_TP: NDArray[Any],
+    cu_seqlens: NDArray[Any],
+    scale: float,
+    round_to_bf16: bool,
+    out: NDArray[Any],
+    isa: str | None = None,
+) -> None: ...
 def silu_and_mul(gate_up_T2F: NDArray[Any], out: NDArray[Any]) -> None: ...
 def store_kv(
     key_TMH: NDArray[Any],
@@ -57,6 +85,8 @@ def store_kv(
     slot_mapping_T: NDArray[Any],
     key_cache_CSMH: NDArray[Any],
     value_cache_CSMH: NDArray[Any],
+    key_scales_CSM: NDArray[Any] | None,
+    value_scales_CSM: NDArray[Any] | None,
 ) -> None: ...
 def topk_softmax(
     logits_TE: NDArray[Any],
@@ -72,6 +102,7 @@ def varlen_attention(
     v_TNH: NDArray[Any],
     cu_seqlens: NDArray[Any],
     scale: float,
+    round_to_bf16: bool,
     out: NDArray[Any],
     isa: str | None = None,
 ) -> None: ...

@@ -17,37 +17,36 @@ from tusi.quant.weights import F32, Weight
 
 @dataclass(frozen=True, slots=True)
 class TextAttention:
-    q_proj: Weight
-    k_proj: Weight
-    v_proj: Weight
+    """q, k and v are one matrix when loaded."""
+
+    qkv_proj: Weight
     o_proj: Weight
+    num_heads: int
     head_dim: int
 
     @classmethod
     def load(cls, params: Parameters, config: Ernie4_5_VLMoeTextConfig) -> TextAttention:
         return cls(
-            q_proj=params.weight("q_proj.weight"),
-            k_proj=params.weight("k_proj.weight"),
-            v_proj=params.weight("v_proj.weight"),
+            qkv_proj=params.joined("q_proj.weight", "k_proj.weight", "v_proj.weight"),
             o_proj=params.weight("o_proj.weight"),
+            num_heads=config.num_attention_heads,
             head_dim=config.head_dim,
         )
 
     def __call__(self, x_TD: F32, cos_TP: F32, sin_TP: F32, attn: AttentionMetadata, kv_cache: LayerKVCache) -> F32:
-        tokens, head_dim = len(x_TD), self.head_dim
-        q_TNH = self.q_proj.linear(x_TD).reshape(tokens, -1, head_dim)
-        k_TMH = self.k_proj.linear(x_TD).reshape(tokens, -1, head_dim)
-        v_TMH = self.v_proj.linear(x_TD).reshape(tokens, -1, head_dim)
-        q_TNH = kernels.rotary_interleaved(q_TNH, cos_TP, sin_TP)
-        k_TMH = kernels.rotary_interleaved(k_TMH, cos_TP, sin_TP)
-        kernels.store_kv(k_TMH, v_TMH, attn.slot_mapping_T, kv_cache.key_CSMH, kv_cache.value_CSMH)
-        out_TNH = kernels.paged_attention(
-            q_TNH,
+        out_TNH = kernels.rotary_paged_attention(
+            self.qkv_proj.linear(x_TD),
+            cos_TP,
+            sin_TP,
+            attn.slot_mapping_T,
             kv_cache.key_CSMH,
             kv_cache.value_CSMH,
             attn.block_table_RB,
             attn.query_start_loc_R1,
             attn.seq_lens_R,
-            head_dim**-0.5,
+            self.head_dim**-0.5,
+            self.num_heads,
+            key_scales_CSM=kv_cache.key_scales_CSM,
+            value_scales_CSM=kv_cache.value_scales_CSM,
         )
-        return self.o_proj.linear(out_TNH.reshape(tokens, -1))
+        return self.o_proj.linear(out_TNH.reshape(len(x_TD), -1))

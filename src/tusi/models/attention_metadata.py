@@ -8,12 +8,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tusi.kernels.reference import KVArray
+
 
 class LayerKVCache(NamedTuple):
-    """Keys and values of one layer: [blocks, block_size, M, H] float32, or uint16 holding bfloat16."""
+    """Keys and values of one layer: [blocks, block_size, M, H] float32, uint16 holding bfloat16, or int8.
 
-    key_CSMH: NDArray[np.float32] | NDArray[np.uint16]
-    value_CSMH: NDArray[np.float32] | NDArray[np.uint16]
+    int8 comes with one float32 scale a token and head, [blocks, block_size, M].
+    """
+
+    key_CSMH: KVArray
+    value_CSMH: KVArray
+    key_scales_CSM: NDArray[np.float32] | None = None
+    value_scales_CSM: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,8 +24,8 @@ from tusi.quant.weights import DEFAULT_GROUP_SIZE
 PROGRAM_BYTES = 200 * 2**20
 """Python, its packages, the tokenizer. A process that read a clip and a picture with a tiny checkpoint took 165 MB."""
 
-# Arrays of [patches, width] float32 that are alive at once in a vision block: residual, norm, q, k, v, rotated q or k,
-# attention's output, projection. The resampler stays below that.
+# Arrays of [patches, width] float32 that are alive at once in a vision block: residual, norm, q, k and v,
+# attention's output, projection, and room for what its kernel packs. The resampler stays below that.
 _VISION_ARRAYS = 8
 _VISION_MLP_ROWS = 4096  # vision_tower._MLP_ROWS
 _DECODER_ARRAYS = 4  # residual, norm, sum, output: [tokens, hidden_size] float32

@@ -13,7 +13,7 @@ from tusi import kernels
 from tusi.models.config import Ernie4_5_VLMoeVisionConfig
 from tusi.models.parameters import Parameters
 from tusi.models.rope import vision_rope
-from tusi.quant.weights import F32, I32, Weight, slice_rows
+from tusi.quant.weights import F32, I32, Weight
 
 # Widening a big picture's 65,536 patches to the MLP's inner width at once would take gigabytes.
 _MLP_ROWS = 4096
@@ -50,28 +50,27 @@ class LayerNorm:
 
 @dataclass(frozen=True, slots=True)
 class VisionAttention:
-    """Full attention within each frame. q, k and v are views of the one stored matrix `qkv`."""
+    """Full attention within each frame; on bfloat16 where the weights are rounded to integers, which costs more."""
 
-    q: Linear
-    k: Linear
-    v: Linear
+    qkv: Linear
     proj: Linear
     num_heads: int
 
     @classmethod
     def load(cls, params: Parameters, config: Ernie4_5_VLMoeVisionConfig) -> VisionAttention:
-        qkv, d = Linear.load(params.under("qkv.")), config.hidden_size
-        q, k, v = (
-            Linear(slice_rows(qkv.weight, begin, begin + d), qkv.bias_N[begin : begin + d]) for begin in (0, d, 2 * d)
-        )
-        return cls(q, k, v, Linear.load(params.under("proj.")), config.num_heads)
+        return cls(Linear.load(params.under("qkv.")), Linear.load(params.under("proj.")), config.num_heads)
 
     def __call__(self, x_TD: F32, cos_TP: F32, sin_TP: F32, cu_seqlens: I32) -> F32:
-        heads = (len(x_TD), self.num_heads, -1)
-        q_TNH = kernels.rotary_half(self.q(x_TD).reshape(heads), cos_TP, sin_TP)
-        k_TNH = kernels.rotary_half(self.k(x_TD).reshape(heads), cos_TP, sin_TP)
-        v_TNH = self.v(x_TD).reshape(heads)
-        out_TNH = kernels.varlen_attention(q_TNH, k_TNH, v_TNH, cu_seqlens, v_TNH.shape[2] ** -0.5)
+        head_dim = x_TD.shape[1] // self.num_heads
+        out_TNH = kernels.rotary_varlen_attention(
+            self.qkv(x_TD),
+            cos_TP,
+            sin_TP,
+            cu_seqlens,
+            head_dim**-0.5,
+            self.num_heads,
+            round_to_bf16=self.qkv.weight.format in ("int8", "int4"),
+        )
         return self.proj(out_TNH.reshape(x_TD.shape))
 
 
