@@ -3,8 +3,8 @@
     python benchmarks/attention_speed.py [--seconds 3]
 
 vision: 3,996 patches, 16 heads of 80 (one of the tower's 32 layers for 1024 x 768 pixels), as GMAC/s and as time of all
-layers. decode: one token of one sequence with 20 query and 4 KV heads of 128 (one of 28 layers), as the bandwidth at which
-keys and values are read. Medians; the machine's ceilings stand beside it in `tusi bench`.
+layers. decode: one token of one sequence with 20 query and 4 KV heads of 128 (one of 28 layers), as the bandwidth at
+which keys and values are read. Medians; the machine's ceilings stand beside it in `tusi bench`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -43,19 +44,13 @@ def vision(seconds: float) -> None:
     bounds = np.array([0, PATCHES], np.int32)
     out = np.empty((PATCHES, VISION_HEADS, VISION_DIM), np.float32)
     for rounded in (False, True):
-        took = median_seconds(
-            lambda: kernels.rotary_varlen_attention(
-                qkv,
-                cos,
-                sin,
-                bounds,
-                VISION_DIM**-0.5,
-                VISION_HEADS,
-                round_to_bf16=rounded,
-                out=out,  # noqa: B023
-            ),
-            seconds,
+        run = partial(
+            kernels.rotary_varlen_attention,
+            *(qkv, cos, sin, bounds, VISION_DIM**-0.5, VISION_HEADS),
+            round_to_bf16=rounded,
+            out=out,
         )
+        took = median_seconds(run, seconds)
         rate = 2 * PATCHES**2 * width / took / 1e9
         name = "bf16" if rounded else "fp32"
         print(f"vision {name}: {took * 1e3:7.1f} ms a layer, {rate:5.0f} GMAC/s, {took * VISION_LAYERS:5.2f} s in all")

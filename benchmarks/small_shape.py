@@ -1,4 +1,4 @@
-"""The small shape of the peers' table through the whole runtime: start-up, and tokens a second at 1, 8 and 16 sequences.
+"""A small shape through the whole runtime: start-up, and tokens a second of 1, 8 and 16 sequences.
 
     python benchmarks/small_shape.py [--dtype int4] [--tokens 256] [--profile]
 
@@ -69,12 +69,12 @@ def measure(llm: LLM, sequences: int, tokens: int, rounds: int) -> list[float]:
 def profile_engine() -> cProfile.Profile:
     """Make the engine's thread run under a profiler; call before the LLM is made."""
     profile = cProfile.Profile()
-    run = EngineThread._run  # noqa: SLF001
+    run = EngineThread._run
 
     def profiled(self: EngineThread, core: object) -> None:
         profile.runcall(run, self, core)  # type: ignore[arg-type]
 
-    EngineThread._run = profiled  # type: ignore[method-assign,assignment]  # noqa: SLF001
+    EngineThread._run = profiled  # type: ignore[method-assign,assignment]
     return profile
 
 

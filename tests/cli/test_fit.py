@@ -58,6 +58,15 @@ def test_what_to_change_where_it_does_not_fit(run: Run) -> None:
     )
 
 
+def test_the_dtype_of_the_cache_counts_and_is_part_of_the_advice(run: Run) -> None:
+    value = fit_json(run, THINKING, "--memory", "24GB", "--kv-cache-dtype", "int8")[1]
+    assert value["kv_cache_dtype"] == "int8"
+    assert value["kv_cache_bytes_per_token"] == 2 * 28 * 4 * (128 + 4)
+    out = run("fit", THINKING, "--memory", "24GB", "--kv-cache-dtype", "int8")[1]
+    assert "Use: --dtype int4 --max-model-len 32768 --kv-cache-dtype int8" in out
+    assert run("fit", THINKING, "--kv-cache-dtype", "fp8")[0] == 2
+
+
 def test_a_picture_that_fills_the_context_is_mentioned(run: Run) -> None:
     out = run("fit", THINKING, "--memory", "1TB", "--context", "2048", "--image", "4000x3000")[1]
     assert "The picture alone takes 6120 tokens, the context has 2048" in out

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,13 @@ def test_many_conversations_get_an_engine_with_room_for_them() -> None:
     assert config.max_num_batched_tokens >= 1024
     assert config.num_blocks is not None
     assert config.num_blocks * config.block_size >= 64 * 600
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32"])
+def test_the_engine_gets_the_dtype_of_its_cache(dtype: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="tusi"):
+        session.load_backend("random", ModelOptions(model="random", kv_cache_dtype=dtype)).close()
+    assert f"KV blocks of 16 tokens ({dtype})" in caplog.text
 
 
 def test_random_is_loudly_called_noise(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:

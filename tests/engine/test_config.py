@@ -14,7 +14,7 @@ from tusi.engine.config import EngineConfig
         ({"block_size": -1}, "block_size is -1"),
         ({"max_num_seqs": 2.5}, "max_num_seqs is 2.5"),
         ({"max_waiting": True}, "max_waiting is True"),
-        ({"kv_cache_dtype": "fp8"}, "choose fp32 or bf16"),
+        ({"kv_cache_dtype": "fp8"}, "choose auto .bfloat16., float32, bfloat16 or int8"),
         ({"num_blocks": 4, "kv_cache_bytes": 4096}, "leave one of them out"),
         ({"max_num_seqs": 9, "max_num_batched_tokens": 8}, "lower the first or raise the second"),
     ],

@@ -10,22 +10,30 @@ from tusi.engine.kv_cache import KVCacheShape, allocate_kv_caches, resolve_num_b
 SHAPE = KVCacheShape(num_hidden_layers=3, num_key_value_heads=2, head_dim=8)
 
 
-def test_a_byte_budget_becomes_blocks_that_take_no_more_than_it() -> None:
-    config = EngineConfig(kv_cache_bytes=100_000, kv_cache_dtype="fp32")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+def test_a_byte_budget_becomes_blocks_that_take_no_more_than_it(dtype: str) -> None:
+    config = EngineConfig(kv_cache_bytes=100_000, kv_cache_dtype=dtype)  # type: ignore[arg-type]
     num_blocks = resolve_num_blocks(config, SHAPE)
     caches = allocate_kv_caches(config, SHAPE, num_blocks)
-    total = sum(a.nbytes for cache in caches for a in cache)
+    total = sum(a.nbytes for cache in caches for a in cache if a is not None)
     assert 100_000 - SHAPE.bytes_per_block(config) < total <= 100_000
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("fp32", np.float32), ("bf16", np.uint16)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("fp32", np.float32), ("bf16", np.uint16), ("auto", np.uint16), ("float32", np.float32), ("int8", np.int8)],
+)
 def test_arrays_have_the_shape_and_type_of_the_contract(dtype: str, expected: type) -> None:
     config = EngineConfig(num_blocks=5, kv_cache_dtype=dtype)  # type: ignore[arg-type]
     caches = allocate_kv_caches(config, SHAPE, resolve_num_blocks(config, SHAPE))
     assert len(caches) == 3
-    for array in (a for cache in caches for a in cache):
-        assert array.shape == (5, 16, 2, 8)
-        assert array.dtype == expected
+    for cache in caches:
+        for array in (cache.key_CSMH, cache.value_CSMH):
+            assert array.shape == (5, 16, 2, 8)
+            assert array.dtype == expected
+        for scales in (cache.key_scales_CSM, cache.value_scales_CSM):
+            assert (scales is None) == (dtype != "int8")
+            assert scales is None or (scales.shape, scales.dtype) == ((5, 16, 2), np.float32)
 
 
 def test_without_a_size_one_request_of_full_length_fits() -> None:

@@ -160,12 +160,14 @@ def test_the_picture_matters(model: Model, alone: dict[str, Generation]) -> None
         assert_same_generation(other, alone["image"])
 
 
-def test_a_bfloat16_cache_gives_one_answer_by_every_road_too(model: Model) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_rounded_cache_gives_one_answer_by_every_road_too(model: Model, dtype: str) -> None:
     def run(**limits: object) -> dict[str, Generation]:
-        return drive(make_engine(model, **{"kv_cache_dtype": "bf16", **limits}), all_requests(model))
+        return drive(make_engine(model, **{"kv_cache_dtype": dtype, **limits}), all_requests(model))
 
     # Keys and values are rounded when stored and always read from the store, so a road changes sums only; a sum that
-    # falls on the other side of a rounding step moves a value by 2^-8 of itself, hence the wider tolerance.
+    # falls on the other side of a rounding step moves a value by 2^-8 of itself (int8: of its head's largest), hence
+    # the wider tolerance.
     whole = run()
     assert_all_same(run(max_num_batched_tokens=8), whole, atol=0.1)
     assert_all_same(run(block_size=4, num_blocks=27, max_num_batched_tokens=24), whole, atol=0.1)

@@ -36,6 +36,17 @@ def test_the_longest_context_really_is_one_that_fits_and_the_next_step_does_not(
     assert estimate_memory(MODEL, "int4", context=row.max_context + 2048, num_patches=10764).total > comfortable
 
 
+def test_an_int8_cache_leaves_room_for_a_longer_context() -> None:
+    usual = fit(MODEL, budget=23 * GB, context=4096, num_patches=10764)
+    report = fit(MODEL, budget=23 * GB, context=4096, num_patches=10764, kv_cache_dtype="int8")
+    assert report.rows[2].max_context > 1.8 * usual.rows[2].max_context
+    change = find_change(MODEL, fit(MODEL, budget=22 * GB, context=131072, num_patches=10764, kv_cache_dtype="int8"))
+    plain = find_change(MODEL, fit(MODEL, budget=22 * GB, context=131072, num_patches=10764))
+    assert change is not None
+    assert plain is not None
+    assert change.context > plain.context
+
+
 def test_a_huge_machine_is_bounded_by_the_model() -> None:
     assert fit(MODEL, budget=1000 * GB, context=4096, num_patches=0).rows[0].max_context == 131072
 

@@ -17,8 +17,9 @@ from tusi.backends.protocol import Backend, ChatRequest, ChatResult, DeltaStream
 from tusi.chat.messages import ImagePart, Message, VideoPart
 from tusi.chat.openai import parse_messages, parse_tools
 from tusi.core.errors import BackendUnavailable, RequestError
+from tusi.core.kv_dtype import KVCacheDtypeChoice
 from tusi.core.types import WeightFormatChoice
-from tusi.engine.config import EngineConfig, KVCacheDtype
+from tusi.engine.config import EngineConfig
 from tusi.engine.sampling_params import SamplingParams
 from tusi.models.embedded import default_model
 from tusi.processing.limits import MediaLimits
@@ -55,7 +56,7 @@ class LLM:
         block_size: int = EngineConfig().block_size,
         num_blocks: int | None = None,
         kv_cache_bytes: int | None = None,
-        kv_cache_dtype: KVCacheDtype = "bf16",
+        kv_cache_dtype: KVCacheDtypeChoice = "auto",
         enable_prefix_caching: bool = True,
         encoder_cache_tokens: int = EngineConfig().encoder_cache_tokens,
         media_limits: MediaLimits | None = None,

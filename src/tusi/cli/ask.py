@@ -35,6 +35,7 @@ def ask(
     ],
     model: options.Model = None,
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KVCacheDtype = "auto",
     max_model_len: options.MaxModelLen = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
@@ -91,7 +92,11 @@ def ask(
         show_thoughts=thoughts,
     )
     model_options = ModelOptions(
-        model=model, dtype=dtype, max_model_len=max_model_len, allow_private_addresses=allow_private_addresses
+        model=model,
+        dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
+        max_model_len=max_model_len,
+        allow_private_addresses=allow_private_addresses,
     )
     media = downloaded(media, limits)
     messages = make_messages(media, question, system)

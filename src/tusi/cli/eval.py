@@ -35,6 +35,7 @@ def eval(  # noqa: A001 - a command's function bears its name
     what: Annotated[str, typer.Argument(help="What to measure on: world.")],
     model: options.Model = None,
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KVCacheDtype = "auto",
     max_model_len: options.MaxModelLen = None,
     split: Annotated[str, typer.Option(help=f"One of {', '.join(SPLITS)}.")] = "eval",
     samples: Annotated[int, typer.Option(min=1, help="Samples a family.")] = 300,
@@ -84,6 +85,7 @@ def eval(  # noqa: A001 - a command's function bears its name
     model_options = ModelOptions(
         model=choose_model(model),
         dtype=dtype,
+        kv_cache_dtype=kv_cache_dtype,
         max_model_len=max_model_len,
         engine_config=crowd_config(concurrency),
     )
@@ -150,6 +152,8 @@ def _settings(model: ModelOptions, task: WorldEvalTask, run: RunOptions) -> Mapp
         "world_version": WORLD_VERSION,
         "model": model.model,
         "dtype": model.dtype,
+        # Left out where it is the usual one: results that were kept before there was a choice still count.
+        **({} if model.kv_cache_dtype == "auto" else {"kv_cache_dtype": model.kv_cache_dtype}),
         "max_model_len": model.max_model_len,
         **task.settings,
         **{name: value for name, value in asdict(run).items() if name != "concurrency"},

@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from tusi.cli import options
 from tusi.cli.console import parse_size, size_text, stdout_console
 from tusi.core.errors import CheckpointError, ConfigError
+from tusi.core.kv_dtype import choose_kv_cache_dtype
 from tusi.core.machine import memory
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.config_io import load_config, parse_config
@@ -52,6 +54,7 @@ def fit(
     context: Annotated[
         int, typer.Option(min=1, help="Tokens of question, pictures, thoughts and answer together.")
     ] = 32768,
+    kv_cache_dtype: options.KVCacheDtype = "auto",
     image: Annotated[str, typer.Option(help="Size of the largest picture: WIDTHxHEIGHT.")] = "1920x1080",
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Cap on a picture's pixels; the model's own, if not given.")
@@ -73,7 +76,13 @@ def fit(
     _require_context(config, context)
     picture = _picture(image, pixels, max_pixels)
     budget = _budget(memory_size)
-    report = fit_model(config, budget=budget, context=context, num_patches=picture.num_patches)
+    report = fit_model(
+        config,
+        budget=budget,
+        context=context,
+        num_patches=picture.num_patches,
+        kv_cache_dtype=choose_kv_cache_dtype(kv_cache_dtype),
+    )
     if as_json:
         print(json.dumps(_as_json(model, config, picture, report), indent=2))
     else:
@@ -200,19 +209,25 @@ def _advice(config: Ernie4_5_VLMoeConfig, picture: _Picture, report: FitReport) 
             "or lower --max-pixels."
         )
     if report.best is not None:
-        lines.append(f"Use: --dtype {report.best.weight_format} --max-model-len {report.context}")
+        lines.append(f"Use: --dtype {report.best.weight_format} --max-model-len {report.context}{_kv_option(report)}")
         if report.best.verdict == "tight":
             lines.append("That is tight: close other programs, or take the next column.")
     elif change := find_change(config, report):
-        options = f"--dtype {change.weight_format} --max-model-len {change.context}"
-        options += f" --max-pixels {change.pixels}" if change.pixels else ""
-        lines.append(f"As asked nothing fits. This does: {options}")
+        pixels = f" --max-pixels {change.pixels}" if change.pixels else ""
+        lines.append(
+            f"As asked nothing fits. This does: --dtype {change.weight_format} --max-model-len {change.context}"
+            f"{_kv_option(report)}{pixels}"
+        )
     else:
         lines.append(
             f"Nothing fits: even int4 with a short context and small pictures wants {size_text(least_bytes(config))}, "
             f"and there are {size_text(report.budget)}. Close other programs, or use a machine with more memory."
         )
     return lines
+
+
+def _kv_option(report: FitReport) -> str:
+    return "" if report.kv_cache_dtype == "bfloat16" else f" --kv-cache-dtype {report.kv_cache_dtype}"
 
 
 def _disk_advice(model: str, config: Ernie4_5_VLMoeConfig) -> list[str]:
@@ -235,7 +250,8 @@ def _as_json(model: str, config: Ernie4_5_VLMoeConfig, picture: _Picture, report
         "checkpoint_bytes": checkpoint_bytes(config),
         "memory_bytes": report.budget,
         "context": report.context,
-        "kv_cache_bytes_per_token": kv_cache_bytes_per_token(config),
+        "kv_cache_dtype": report.kv_cache_dtype,
+        "kv_cache_bytes_per_token": kv_cache_bytes_per_token(config, report.kv_cache_dtype),
         "image": {
             "width": picture.width,
             "height": picture.height,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tusi.agent.toolbox import NONE, TOOL_NAMES
-from tusi.cli.session import DType
+from tusi.cli.session import DType, KVDType
 
 Model = Annotated[
     str | None,
@@ -20,6 +20,13 @@ Dtype = Annotated[
     DType,
     typer.Option(
         help="How the weights lie in memory; smaller is faster and coarser. auto: as stored if quantized, else bf16."
+    ),
+]
+KVCacheDtype = Annotated[
+    KVDType,
+    typer.Option(
+        "--kv-cache-dtype",
+        help="How keys and values of the context lie in memory. auto: bfloat16; int8 takes about half of that.",
     ),
 ]
 MaxModelLen = Annotated[

@@ -27,6 +27,7 @@ def serve(
     api_key: own.ApiKey = None,
     served_model_name: own.Names = None,
     dtype: options.Dtype = "auto",
+    kv_cache_dtype: options.KVCacheDtype = "auto",
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: own.MaxNumSeqs = 16,
     max_num_batched_tokens: own.MaxBatchedTokens = 1024,
@@ -73,6 +74,7 @@ def serve(
     model_options = session.ModelOptions(
         model=name,
         dtype=own.choose_dtype(dtype, quantization),
+        kv_cache_dtype=kv_cache_dtype,
         max_model_len=max_model_len,
         engine_config=EngineConfig(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens),
         media_limits=limits,

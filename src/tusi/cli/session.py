@@ -26,18 +26,21 @@ RANDOM_REMARK = (
 )
 _CROWD_TOKENS = 768  # of the KV cache for each of many conversations; those of the world take 100 to 600
 DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
+KVDType = Literal["auto", "float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
     """How a model is loaded. max_model_len None: the engine's default.
 
-    engine_config, media_limits: None: what suits one person at their own machine.
+    engine_config, media_limits: None: what suits one person at their own machine. kv_cache_dtype goes before the
+    engine_config's own.
     num_replicas: processes that each have the model; None: it runs in this process.
     """
 
     model: str | None = None
     dtype: DType = "auto"
+    kv_cache_dtype: KVDType = "auto"
     max_model_len: int | None = None
     allow_private_addresses: bool = False
     engine_config: EngineConfig | None = None
@@ -109,7 +112,7 @@ def load_backend(name: str, options: ModelOptions) -> Backend:
             name,
             dtype=options.dtype,
             max_model_len=options.max_model_len,
-            engine_config=options.engine_config or EngineConfig(),
+            engine_config=replace(options.engine_config or EngineConfig(), kv_cache_dtype=options.kv_cache_dtype),
             media_limits=options.media_limits or MediaLimits(allow_private_addresses=options.allow_private_addresses),
             progress=lambda _tensor, done, total: bar.update(task, completed=done, total=total),
         )

@@ -1,13 +1,11 @@
-"""The limits an engine works within: frozen, checked when made. Knows nothing of models or tensors."""
+"""The limits an engine works within: frozen, checked when made. Knows nothing of a model or of tensors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from tusi.core.errors import ConfigError
-
-KVCacheDtype = Literal["fp32", "bf16"]
+from tusi.core.kv_dtype import KVCacheDtype, KVCacheDtypeChoice, choose_kv_cache_dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +16,8 @@ class EngineConfig:
     max_num_seqs: requests that run at once. max_waiting: requests that may queue behind them.
     max_num_batched_tokens: tokens of one step; longer prompts are prefilled in chunks of what decodes leave of it.
     num_blocks, kv_cache_bytes: size of the KV cache (at most one of the two); neither: room for max_model_len tokens.
-    kv_cache_dtype: bf16 halves the memory; fp32 keeps every bit of the keys and values.
+    kv_cache_dtype: float32 keeps every bit of the keys and values; bfloat16 (auto) halves their memory, int8 nearly
+    halves it again.
     encoder_cache_tokens: media features kept for reuse. A single medium that is larger is still served: it is held
     alone, so the cache takes at most max(encoder_cache_tokens, largest medium) tokens of memory.
     """
@@ -30,9 +29,14 @@ class EngineConfig:
     block_size: int = 16
     num_blocks: int | None = None
     kv_cache_bytes: int | None = None
-    kv_cache_dtype: KVCacheDtype = "bf16"
+    kv_cache_dtype: KVCacheDtypeChoice = "auto"
     enable_prefix_caching: bool = True
     encoder_cache_tokens: int = 16384
+
+    @property
+    def kv_cache_format(self) -> KVCacheDtype:
+        """What kv_cache_dtype stands for."""
+        return choose_kv_cache_dtype(self.kv_cache_dtype)
 
     def __post_init__(self) -> None:
         for name in (
@@ -48,8 +52,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 raise ConfigError(f"{name} is {value!r}; it must be a whole number of 1 or more.")
-        if self.kv_cache_dtype not in ("fp32", "bf16"):
-            raise ConfigError(f"kv_cache_dtype is {self.kv_cache_dtype!r}; choose fp32 or bf16.")
+        choose_kv_cache_dtype(self.kv_cache_dtype)
         if self.num_blocks is not None and self.kv_cache_bytes is not None:
             raise ConfigError(
                 f"num_blocks ({self.num_blocks}) and kv_cache_bytes ({self.kv_cache_bytes}) both set the size of the "

@@ -63,7 +63,7 @@ class EngineCore:
             "engine: %d KV blocks of %d tokens (%s), %d sequences, %d tokens a step",
             self._runner.num_blocks,
             config.block_size,
-            config.kv_cache_dtype,
+            config.kv_cache_format,
             config.max_num_seqs,
             config.max_num_batched_tokens,
         )

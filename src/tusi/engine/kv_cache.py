@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from tusi.core.errors import ConfigError
+from tusi.core.kv_dtype import kv_bytes_per_head
 from tusi.engine.config import EngineConfig
-from tusi.models.attention_metadata import LayerKVCache
+from tusi.models.attention_metadata import LayerKVCache, empty_kv_cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +21,8 @@ class KVCacheShape:
 
     def bytes_per_block(self, config: EngineConfig) -> int:
         """Keys and values of all layers for block_size tokens."""
-        itemsize = 2 if config.kv_cache_dtype == "bf16" else 4
-        values = 2 * self.num_hidden_layers * self.num_key_value_heads * self.head_dim
-        return values * itemsize * config.block_size
+        heads = 2 * self.num_hidden_layers * self.num_key_value_heads
+        return heads * kv_bytes_per_head(self.head_dim, config.kv_cache_format) * config.block_size
 
 
 def resolve_num_blocks(config: EngineConfig, shape: KVCacheShape) -> int:
@@ -45,19 +43,13 @@ def resolve_num_blocks(config: EngineConfig, shape: KVCacheShape) -> int:
 
 
 def allocate_kv_caches(config: EngineConfig, shape: KVCacheShape, num_blocks: int) -> Sequence[LayerKVCache]:
-    """The arrays of every layer, [num_blocks, block_size, M, H]. Zeros, so that memory is committed as it is used."""
+    """The arrays of every layer."""
     dims = (num_blocks, config.block_size, shape.num_key_value_heads, shape.head_dim)
-
-    def layer() -> LayerKVCache:
-        if config.kv_cache_dtype == "bf16":
-            return LayerKVCache(np.zeros(dims, np.uint16), np.zeros(dims, np.uint16))
-        return LayerKVCache(np.zeros(dims, np.float32), np.zeros(dims, np.float32))
-
     try:
-        return tuple(layer() for _ in range(shape.num_hidden_layers))
+        return tuple(empty_kv_cache(*dims, config.kv_cache_format) for _ in range(shape.num_hidden_layers))
     except MemoryError as error:
         total = num_blocks * shape.bytes_per_block(config)
         raise ConfigError(
             f"the KV cache of {num_blocks} blocks needs {total / 2**30:.1f} GiB, which this machine does not give; "
-            f"lower max_model_len, kv_cache_bytes or num_blocks, or use kv_cache_dtype='bf16'."
+            f"lower max_model_len, kv_cache_bytes or num_blocks, or use kv_cache_dtype='int8'."
         ) from error

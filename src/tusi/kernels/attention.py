@@ -2,9 +2,9 @@
 
 Keys are met in spans, so no score matrix is held, and a query's result depends on its own keys alone: not on the other
 requests, on how a prompt was cut into chunks, on the block size or on the threads. It differs in the last bits from one
-instruction set to another. Caches are float32, bfloat16 (uint16 bits) or int8 with one float32 scale a token and head
-(`*_scales_CSM`, None otherwise). Raises TypeError for a wrong dtype or a gap in memory; ValueError for a wrong shape and
-for any length, block id or slot that points outside its array. Shape letters: `tusi.kernels.reference`.
+instruction set to another. Caches are float32, bfloat16 (uint16 bits) or int8 with one float32 scale a token and
+head (`*_scales_CSM`, None otherwise). Raises TypeError for a wrong dtype or a gap in memory; ValueError for a wrong
+shape and for any length, block id or slot that points outside its array. Shape letters: `tusi.kernels.reference`.
 """
 
 from __future__ import annotations

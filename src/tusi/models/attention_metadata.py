@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tusi.core.kv_dtype import KVCacheDtype
 from tusi.kernels.reference import KVArray
 
 
@@ -21,6 +22,19 @@ class LayerKVCache(NamedTuple):
     value_CSMH: KVArray
     key_scales_CSM: NDArray[np.float32] | None = None
     value_scales_CSM: NDArray[np.float32] | None = None
+
+
+def empty_kv_cache(blocks: int, block_size: int, kv_heads: int, head_dim: int, dtype: KVCacheDtype) -> LayerKVCache:
+    """One layer's cache. Zeros, so that memory is committed as it is used."""
+    shape = (blocks, block_size, kv_heads, head_dim)
+    if dtype == "float32":
+        return LayerKVCache(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+    if dtype == "bfloat16":
+        return LayerKVCache(np.zeros(shape, np.uint16), np.zeros(shape, np.uint16))
+    scales = shape[:3]
+    return LayerKVCache(
+        np.zeros(shape, np.int8), np.zeros(shape, np.int8), np.zeros(scales, np.float32), np.zeros(scales, np.float32)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

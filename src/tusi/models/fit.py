@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from tusi.core.kv_dtype import KVCacheDtype
 from tusi.core.types import WeightFormat
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.memory_estimate import MemoryEstimate, estimate_memory, kv_cache_bytes_per_token
@@ -42,6 +43,7 @@ class FitReport:
     context: int
     num_patches: int
     rows: tuple[FitRow, ...]
+    kv_cache_dtype: KVCacheDtype = "bfloat16"
 
     @property
     def best(self) -> FitRow | None:
@@ -64,6 +66,7 @@ def fit(
     context: int,
     num_patches: int,
     formats: tuple[WeightFormat, ...] | None = None,
+    kv_cache_dtype: KVCacheDtype = "bfloat16",
 ) -> FitReport:
     """Compare each precision with the budget, for `context` tokens and a largest picture of `num_patches` patches.
 
@@ -71,8 +74,8 @@ def fit(
     """
     if formats is None:
         formats = (config.quantization.weight_format,) if config.quantization else FORMATS
-    rows = tuple(_row(config, weight_format, budget, context, num_patches) for weight_format in formats)
-    return FitReport(budget=budget, context=context, num_patches=num_patches, rows=rows)
+    rows = tuple(_row(config, weight_format, budget, context, num_patches, kv_cache_dtype) for weight_format in formats)
+    return FitReport(budget=budget, context=context, num_patches=num_patches, rows=rows, kv_cache_dtype=kv_cache_dtype)
 
 
 def find_change(config: Ernie4_5_VLMoeConfig, report: FitReport) -> Change | None:
@@ -83,7 +86,13 @@ def find_change(config: Ernie4_5_VLMoeConfig, report: FitReport) -> Change | Non
     for num_patches in (report.num_patches // 2, report.num_patches // 4, MIN_USEFUL_PATCHES):
         if not MIN_USEFUL_PATCHES <= num_patches < report.num_patches:
             continue
-        smaller = fit(config, budget=report.budget, context=report.context, num_patches=num_patches)
+        smaller = fit(
+            config,
+            budget=report.budget,
+            context=report.context,
+            num_patches=num_patches,
+            kv_cache_dtype=report.kv_cache_dtype,
+        )
         if found := _useful_row(smaller):
             context = min(found.max_context, report.context)
             return Change(weight_format=found.weight_format, context=context, pixels=num_patches * patch_pixels)
@@ -102,11 +111,20 @@ def _useful_row(report: FitReport) -> FitRow | None:
 
 
 def _row(
-    config: Ernie4_5_VLMoeConfig, weight_format: WeightFormat, budget: int, context: int, num_patches: int
+    config: Ernie4_5_VLMoeConfig,
+    weight_format: WeightFormat,
+    budget: int,
+    context: int,
+    num_patches: int,
+    kv_cache_dtype: KVCacheDtype,
 ) -> FitRow:
-    estimate = estimate_memory(config, weight_format, context=context, num_patches=num_patches)
+    estimate = estimate_memory(
+        config, weight_format, context=context, num_patches=num_patches, kv_cache_dtype=kv_cache_dtype
+    )
     room = int(budget * COMFORTABLE) - (estimate.total - estimate.kv_cache)
-    max_context = min(room // kv_cache_bytes_per_token(config), config.text_config.max_position_embeddings)
+    max_context = min(
+        room // kv_cache_bytes_per_token(config, kv_cache_dtype), config.text_config.max_position_embeddings
+    )
     verdict: Verdict = "no"
     if estimate.total <= budget:
         verdict = "fits" if estimate.total <= budget * COMFORTABLE else "tight"

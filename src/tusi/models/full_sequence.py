@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tusi.core.errors import RequestError
-from tusi.models.attention_metadata import AttentionMetadata, LayerKVCache
+from tusi.models.attention_metadata import AttentionMetadata, LayerKVCache, empty_kv_cache
 from tusi.models.config import Ernie4_5_VLMoeTextConfig
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
 from tusi.models.moe import RoutingRecorder
@@ -98,6 +98,4 @@ def one_request_metadata(tokens: int) -> AttentionMetadata:
 def new_kv_caches(config: Ernie4_5_VLMoeTextConfig, tokens: int) -> list[LayerKVCache]:
     """A float32 cache a layer with room for `tokens`."""
     shape = (-(-tokens // _BLOCK_SIZE), _BLOCK_SIZE, config.num_key_value_heads, config.head_dim)
-    return [
-        LayerKVCache(np.zeros(shape, np.float32), np.zeros(shape, np.float32)) for _ in range(config.num_hidden_layers)
-    ]
+    return [empty_kv_cache(*shape, "float32") for _ in range(config.num_hidden_layers)]

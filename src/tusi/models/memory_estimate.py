@@ -1,8 +1,8 @@
 """How much memory a model takes here, from its configuration alone: before a download, before a load.
 
 In: a configuration, a weight format, a context length, a number of patches. Out: bytes by component. Counts what this
-runtime allocates (float32 activations, bf16 KV cache, the formats of `parameters.format_of`), not what others would.
-Knows nothing of this machine: who asks compares.
+runtime allocates (float32 activations, the KV cache as asked, the formats of `parameters.format_of`), not what others
+would. Knows nothing of this machine: who asks compares.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
+from tusi.core.kv_dtype import KVCacheDtype, kv_bytes_per_head
 from tusi.core.types import WeightFormat
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.key_table import TensorSpec, tensor_specs
@@ -64,6 +65,7 @@ def estimate_memory(
     num_patches: int = 0,
     batched_tokens: int = 1024,
     group_size: int = DEFAULT_GROUP_SIZE,
+    kv_cache_dtype: KVCacheDtype = "bfloat16",
 ) -> MemoryEstimate:
     """Peak memory of one request of `context` tokens whose largest picture (or video) has `num_patches` patches.
 
@@ -71,7 +73,7 @@ def estimate_memory(
     """
     return MemoryEstimate(
         weights=_weights_by_component(config, weight_format, group_size),
-        kv_cache=kv_cache_bytes_per_token(config) * context,
+        kv_cache=kv_cache_bytes_per_token(config, kv_cache_dtype) * context,
         vision_activations=_vision_bytes(config, num_patches),
         decoder_activations=_decoder_bytes(config, min(batched_tokens, context)),
     )
@@ -121,10 +123,10 @@ def _quantized_bytes(spec: TensorSpec, quantization: Quantization, *, on_disk: b
     return total
 
 
-def kv_cache_bytes_per_token(config: Ernie4_5_VLMoeConfig, itemsize: int = 2) -> int:
-    """Keys and values of all layers for one token; bf16 unless said otherwise."""
+def kv_cache_bytes_per_token(config: Ernie4_5_VLMoeConfig, dtype: KVCacheDtype = "bfloat16") -> int:
+    """Keys and values of all layers for one token."""
     text = config.text_config
-    return 2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * itemsize
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * kv_bytes_per_head(text.head_dim, dtype)
 
 
 @lru_cache(maxsize=16)  # enumerating the tensors of the 28 B model takes a tenth of a second

@@ -50,7 +50,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, slots=True)
 class VisionAttention:
-    """Full attention within each frame; on bfloat16 where the weights are rounded to integers, which costs more."""
+    """Full attention within each frame, in bfloat16 where products round activations to int8, which costs more."""
 
     qkv: Linear
     proj: Linear
@@ -69,7 +69,7 @@ class VisionAttention:
             cu_seqlens,
             head_dim**-0.5,
             self.num_heads,
-            round_to_bf16=self.qkv.weight.format in ("int8", "int4"),
+            round_to_bf16=getattr(self.qkv.weight, "activations", "float32") == "int8",
         )
         return self.proj(out_TNH.reshape(x_TD.shape))
 

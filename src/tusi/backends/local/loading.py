@@ -100,8 +100,8 @@ def load_weights(
         raise ConfigError(
             f"{folder.name} in {weight_format} with max_model_len {engine_config.max_model_len} takes "
             f"{needed / 2**30:.1f} GiB of memory ({estimate.weights_total / 2**30:.1f} of it weights), and "
-            f"{available / 2**30:.1f} GiB are free here. Choose a smaller dtype (int8, int4) or max_model_len, close "
-            f"other programs, or see what fits with `tusi fit`."
+            f"{available / 2**30:.1f} GiB are free here. Choose a smaller dtype (int8, int4), max_model_len or "
+            f"kv_cache_dtype (int8), close other programs, or see what fits with `tusi fit`."
         )
     return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(folder, weight_format, progress=progress)
 
