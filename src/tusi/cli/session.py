@@ -102,7 +102,6 @@ def load_backend(name: str, options: ModelOptions) -> Backend:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from tusi.backends.local.backend import LocalBackend
-    from tusi.engine.config import EngineConfig
     from tusi.processing.limits import MediaLimits
 
     columns = (TextColumn("loading {task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -112,7 +111,7 @@ def load_backend(name: str, options: ModelOptions) -> Backend:
             name,
             dtype=options.dtype,
             max_model_len=options.max_model_len,
-            engine_config=replace(options.engine_config or EngineConfig(), kv_cache_dtype=options.kv_cache_dtype),
+            engine_config=_engine_config(options),
             media_limits=options.media_limits or MediaLimits(allow_private_addresses=options.allow_private_addresses),
             progress=lambda _tensor, done, total: bar.update(task, completed=done, total=total),
         )
@@ -125,7 +124,6 @@ def load_replicas(name: str, options: ModelOptions, num_replicas: int) -> Backen
     from tusi.backends.local.backend import LocalBackend
     from tusi.backends.local.loading import load_frontend, model_folder
     from tusi.backends.replicas.backend import ReplicaBackend
-    from tusi.engine.config import EngineConfig
     from tusi.kernels.runtime import num_threads
     from tusi.processing.limits import MediaLimits
 
@@ -137,10 +135,16 @@ def load_replicas(name: str, options: ModelOptions, num_replicas: int) -> Backen
         name,
         dtype=options.dtype,
         max_model_len=options.max_model_len,
-        engine_config=options.engine_config or EngineConfig(),
+        engine_config=_engine_config(options),
         media_limits=limits,
     )
     return ReplicaBackend(load, num_replicas, num_threads=num_threads(), frontend=frontend)
+
+
+def _engine_config(options: ModelOptions) -> EngineConfig:
+    from tusi.engine.config import EngineConfig
+
+    return replace(options.engine_config or EngineConfig(), kv_cache_dtype=options.kv_cache_dtype)
 
 
 def make_request(backend: Backend, messages: tuple[Any, ...], options: AnswerOptions) -> ChatRequest:
