@@ -1,7 +1,7 @@
 # Short names for what a developer does all day. PYTHON may point into a virtual environment.
 PYTHON ?= python
 
-.PHONY: build check test test-all
+.PHONY: build check test test-all release-mini pictures
 
 build:          ## compile the native extension in place (src/tusi/kernels/)
 	scripts/build
@@ -17,3 +17,9 @@ test:           ## what must pass before a commit
 
 test-all:       ## everything that needs no network
 	$(PYTHON) -m pytest -q -m "not network"
+
+release-mini:   ## ship CHECKPOINT as tusi-mini: measure it, write its card, tables and pictures, commit
+	$(PYTHON) recipes/tusi-mini/release.py $(CHECKPOINT)
+
+pictures:       ## draw the README's pictures anew
+	$(PYTHON) recipes/tusi-mini/examples.py

@@ -1,0 +1,128 @@
+"""tusi-mini's scores as the pages that show them: tables for docs/tusi-mini.md and both READMEs.
+
+In: docs/tusi-mini.json, which release.py writes. Out: Markdown, and pages with that between their markers. The tables
+are never typed: tests/recipes/test_card.py holds the pages to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SCORES = ROOT / "docs" / "tusi-mini.json"
+CARD = ROOT / "docs" / "tusi-mini.md"
+READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh.md"}
+BEGIN, END = "<!-- tusi-mini's scores: `make release-mini` writes these lines -->", "<!-- end of the scores -->"
+
+FAMILIES = {
+    "reasoning": ("visual reasoning", "视觉推理"),
+    "stem": ("STEM", "理科题"),
+    "grounding": ("grounding", "定位"),
+    "zoom": ("thinking with images", "用图思考"),
+    "tool_use": ("tool use", "工具使用"),
+    "video": ("video", "视频"),
+    "all": ("all", "全部"),
+}
+EASY, ALL = "1-3", "all"
+LEVELS = ("1", "2", "3", "4", "5")
+SPLITS = {
+    "heldout_style": ("artwork never seen", "未见过的画风"),
+    "heldout_concepts": ("things never seen", "未见过的物体"),
+}
+QUANTIZED = ("int8", "int4")
+
+Cell = Mapping[str, Any]
+Scores = Mapping[str, Any]
+
+
+def readme_block(scores: Scores, language: str) -> str:
+    """The table of a README: every family and difficulty, the held-out sets, tools withheld, quantized copies."""
+    which = int(language == "zh")
+    reports = scores["reports"]
+    head = [("family", "能力")[which], *LEVELS, EASY, *(names[which] for names in SPLITS.values())]
+    rows = []
+    for family, names in FAMILIES.items():
+        levels = reports["eval"][family]
+        held_out = (reports[split][family][EASY] for split in SPLITS)
+        rows.append([names[which], *(percent(levels[column]) for column in (*LEVELS, EASY)), *map(percent, held_out)])
+    zoom, blind = reports["eval"]["zoom"][EASY], reports["no_tools"]["zoom"][EASY]
+    costs = [f"{name} {percent(scores['reports'][name][ALL][ALL])}" for name in QUANTIZED]
+    total = percent(reports["eval"][ALL][ALL])
+    seen, blind_seen = percent(zoom), percent(blind)
+    said = (
+        f"Thinking with images at difficulties 1-3: {seen} with tools, {blind_seen} when they are withheld. "
+        f"All samples: bf16 {total}, {', '.join(costs)}.",
+        f"「用图思考」难度 1-3：可用工具 {seen}，不给工具 {blind_seen}。全部样本：bf16 {total}，{'，'.join(costs)}。",
+    )[which]
+    return "\n".join([table(head, rows), "", said])
+
+
+def card_block(scores: Scores) -> str:
+    """Everything that was measured, with the command of each table."""
+    reports, commands = scores["reports"], scores["commands"]
+    parts = []
+    for name, title in (
+        ("eval", "The world as trained, unseen seeds"),
+        ("heldout_style", "Artwork never seen (Noto Emoji)"),
+        ("heldout_concepts", "Things never seen nor named"),
+        ("no_tools", "Tools withheld"),
+        ("int8", "Quantized to int8"),
+        ("int4", "Quantized to int4"),
+    ):
+        parts += [f"### {title}", "", *_console(commands[name]), "", report_table(reports[name]), ""]
+        if name in QUANTIZED:
+            drift = f"drift_{name}"
+            parts += ["Next to the original, token by token on the expert's traces:", "", *_console(commands[drift])]
+            parts += ["", drift_table(reports[drift]), ""]
+    return "\n".join(parts).rstrip()
+
+
+def report_table(report: Mapping[str, Mapping[str, Cell]]) -> str:
+    """A report of `tusi eval world --json`."""
+    columns = [column for column in (*LEVELS, EASY, ALL) if column in next(iter(report.values()))]
+    rows = []
+    for family, cells in report.items():
+        whole = cells[ALL]
+        counts = [str(whole[name]) for name in ("count", "truncated", "failed")]
+        rows.append([FAMILIES[family][0], *(percent(cells[column]) for column in columns), *counts])
+    return table(["family", *columns, "samples", "truncated", "failed"], rows)
+
+
+def drift_table(report: Mapping[str, Cell]) -> str:
+    """A report of `tusi drift --json`."""
+    rows = [
+        [FAMILIES[family][0], str(cell["tokens"]), f"{100 * cell['agreement']:.2f}", f"{cell['kl']:.5f}"]
+        for family, cell in report.items()
+    ]
+    return table(["family", "tokens", "same top token, %", "mean KL, nats"], rows)
+
+
+def percent(cell: Cell) -> str:
+    """As `tusi eval world` prints it: accuracy, and its 95 % interval in brackets."""
+    return f"{100 * cell['accuracy']:.0f} ({100 * cell['low']:.0f}-{100 * cell['high']:.0f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+
+
+def with_block(page: str, block: str) -> str:
+    """The page with the block between its markers. Raises ValueError if the page has not one pair of them."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"the page must hold {BEGIN!r} and after it {END!r}, once each")
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+
+
+def pages(scores: Scores) -> dict[Path, str]:
+    """Every page that shows scores, with these."""
+    blocks = {CARD: card_block(scores), **{path: readme_block(scores, name) for name, path in READMES.items()}}
+    return {path: with_block(path.read_text(encoding="utf-8"), block) for path, block in blocks.items()}
+
+
+def _console(commands: Sequence[str]) -> list[str]:
+    return ["```bash", *commands, "```"]
