@@ -1,7 +1,7 @@
 """tusi-mini's scores as the pages that show them: tables for docs/tusi-mini.md and both READMEs.
 
-In: docs/tusi-mini.json, which release.py writes. Out: Markdown, and pages with that between their markers. The tables
-are never typed: tests/recipes/test_card.py holds the pages to the file.
+In: docs/tusi-mini.json and examples/questions.json, which release.py writes. Out: pages with what follows from them
+between their markers. Figures are never typed: tests/recipes/test_card.py holds the pages to the files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCORES = ROOT / "docs" / "tusi-mini.json"
 CARD = ROOT / "docs" / "tusi-mini.md"
 READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh.md"}
-BEGIN, END = "<!-- tusi-mini's scores: `make release-mini` writes these lines -->", "<!-- end of the scores -->"
+QUESTIONS = ROOT / "examples" / "questions.json"
 
 FAMILIES = {
     "reasoning": ("visual reasoning", "视觉推理"),
@@ -33,8 +33,39 @@ SPLITS = {
 }
 QUANTIZED = ("int8", "int4")
 
+STORIES = {
+    "board-number": (
+        "A canvas with boards; the model finds the board, zooms in on it and reads the number",
+        "画布上有几块板子；模型找到要看的那块，放大，读出数字",
+    ),
+    "find-all": ("The boxes of all things of a kind, drawn where the model said", "模型给出的同类物体的框"),
+    "bars": ("A bar chart, the model's thought and its answer", "柱状图、模型的思考与回答"),
+}
+"""What the examples with a story show."""
+
+TYPED = ("relation",)
+"""Those without a story that the READMEs tell to type, too."""
+
+PROGRAM = """```python
+from tusi import LLM, SamplingParams
+
+with LLM() as llm:  # or LLM("baidu/ERNIE-4.5-VL-28B-A3B-Thinking")
+    messages = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": "PICTURE"}},
+                {"type": "text", "text": "QUESTION"},
+            ],
+        }
+    ]
+    [output] = llm.chat(messages, SamplingParams(temperature=0, max_tokens=256))
+    print(output.outputs[0].reasoning, output.outputs[0].content)
+```"""
+
 Cell = Mapping[str, Any]
 Scores = Mapping[str, Any]
+Examples = Sequence[Mapping[str, Any]]
 
 
 def readme_block(scores: Scores, language: str) -> str:
@@ -109,19 +140,52 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def with_block(page: str, block: str) -> str:
-    """The page with the block between its markers. Raises ValueError if the page has not one pair of them."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"the page must hold {BEGIN!r} and after it {END!r}, once each")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{block}\n\n{END}{after}"
+def example_commands(entries: Examples, language: str) -> str:
+    """What a README tells to type first, and the stories of what then happens."""
+    which = int(language == "zh")
+    commands = [
+        f'tusi ask examples/{entry["picture"]} "{entry["question"]}"'
+        for entry in entries
+        if entry["story"] or entry["name"] in TYPED
+    ]
+    parts = ["\n".join(_console(commands))]
+    for entry in entries:
+        if entry["story"]:
+            parts.append(f"![{STORIES[entry['name']][which]}](docs/pictures/{entry['name']}.png)")
+    return "\n\n".join(parts)
 
 
-def pages(scores: Scores) -> dict[Path, str]:
-    """Every page that shows scores, with these."""
-    blocks = {CARD: card_block(scores), **{path: readme_block(scores, name) for name, path in READMES.items()}}
-    return {path: with_block(path.read_text(encoding="utf-8"), block) for path, block in blocks.items()}
+def example_program(entries: Examples) -> str:
+    """The README's first program."""
+    entry = next(entry for entry in entries if entry["name"] == "count")
+    return PROGRAM.replace("PICTURE", f"examples/{entry['picture']}").replace("QUESTION", entry["question"])
+
+
+def with_block(page: str, name: str, block: str) -> str:
+    """The page with the block between the markers of that name. Raises ValueError if it has not one pair of them."""
+    begin, end = markers(name)
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"the page must hold {begin!r} and after it {end!r}, once each")
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n\n{block}\n\n{end}{after}"
+
+
+def markers(name: str) -> tuple[str, str]:
+    """What stands before and after a block in a page."""
+    return f"<!-- {name}: `make release-mini` writes these lines -->", f"<!-- end of {name} -->"
+
+
+def pages(scores: Scores, entries: Examples) -> dict[Path, str]:
+    """Every page that shows scores or examples, with these."""
+    card = with_block(CARD.read_text(encoding="utf-8"), "scores", card_block(scores))
+    return {CARD: card, **{path: _readme(path, language, scores, entries) for language, path in READMES.items()}}
+
+
+def _readme(path: Path, language: str, scores: Scores, entries: Examples) -> str:
+    page = with_block(path.read_text(encoding="utf-8"), "scores", readme_block(scores, language))
+    page = with_block(page, "examples", example_commands(entries, language))
+    return with_block(page, "program", example_program(entries))
 
 
 def _console(commands: Sequence[str]) -> list[str]:

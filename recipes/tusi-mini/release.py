@@ -93,7 +93,8 @@ def main() -> None:
         "reports": {piece.name: _timed(piece.name, partial(measure, piece, runs)) for piece in wanted},
     }
     card.SCORES.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    for path, page in card.pages(scores).items():
+    entries = json.loads(card.QUESTIONS.read_text(encoding="utf-8"))
+    for path, page in card.pages(scores, entries).items():
         path.write_text(page, encoding="utf-8")
     if read_manifest(FOLDER).scores is None:
         _timed("scores for tusi verify", lambda: tusi(["verify", "--record"]))

@@ -83,17 +83,31 @@ def test_the_card_shows_every_piece_with_its_command(scores: dict[str, Any]) -> 
     assert "| thinking with images | 20 (6-51) |" in block
 
 
+def test_examples_become_commands_pictures_and_a_program() -> None:
+    entries = [
+        {"name": "find-all", "picture": "pictures/a.png", "question": "Box all.", "story": True},
+        {"name": "count", "picture": "pictures/b.png", "question": "How many?", "story": False},
+    ]
+    commands = card.example_commands(entries, "en")
+    assert 'tusi ask examples/pictures/a.png "Box all."\n' in commands
+    assert "(docs/pictures/find-all.png)" in commands
+    assert "b.png" not in commands
+    program = card.example_program(entries)
+    assert '"examples/pictures/b.png"' in program
+    assert '"How many?"' in program
+
+
 def test_a_block_replaces_what_stood_there() -> None:
-    page = f"before\n{card.BEGIN}\nold\n{card.END}\nafter\n"
-    once = card.with_block(page, "new")
-    assert once == f"before\n{card.BEGIN}\n\nnew\n\n{card.END}\nafter\n"
-    assert card.with_block(once, "new") == once
+    begin, end = card.markers("scores")
+    once = card.with_block(f"before\n{begin}\nold\n{end}\nafter\n", "scores", "new")
+    assert once == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
+    assert card.with_block(once, "scores", "new") == once
 
 
-@pytest.mark.parametrize("page", ["", card.BEGIN, card.END + card.BEGIN, 2 * (card.BEGIN + card.END)])
-def test_a_page_without_one_place_for_it_is_refused(page: str) -> None:
+@pytest.mark.parametrize("order", [(), (0,), (1, 0), (0, 1, 0, 1)])
+def test_a_page_without_one_place_for_it_is_refused(order: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="once each"):
-        card.with_block(page, "new")
+        card.with_block("".join(card.markers("scores")[which] for which in order), "scores", "new")
 
 
 @pytest.mark.skipif(not embedded.is_embedded_there(), reason="no tusi-mini is shipped in this tree")
@@ -102,7 +116,7 @@ def test_pages_and_scores_are_of_the_shipped_weights() -> None:
     manifest = read_manifest(embedded.embedded_folder())
     assert scores["weights_sha256"] == manifest.files["model.safetensors"].sha256
     assert scores["world_version"] == WORLD_VERSION
-    for path, page in card.pages(scores).items():
+    for path, page in card.pages(scores, json.loads(card.QUESTIONS.read_text(encoding="utf-8"))).items():
         assert page == path.read_text(encoding="utf-8"), path.name
     for report_ in (scores["reports"][split] for split in ("eval", "heldout_style", "heldout_concepts")):
         assert set(report_) == {*FAMILIES, "all"}
