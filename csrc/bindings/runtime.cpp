@@ -1,9 +1,10 @@
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include "bindings/checks.h"
 #include "bindings/gil.h"
-#include "core/bandwidth.h"
+#include "ceilings/ceilings.h"
 #include "core/thread_pool.h"
 
 namespace tusi::bindings {
@@ -43,17 +44,35 @@ void set_threads(std::int64_t count) {
   set_num_threads(static_cast<int>(count));
 }
 
-double bandwidth(std::int64_t bytes, double seconds) {
-  if (bytes < 1 || !(seconds >= 0.0))
-    refuse_value("n_bytes is " + std::to_string(bytes) + " and seconds " + std::to_string(seconds) +
-                 "; expected 1 or more, and 0 or more.");
-  double rate = 0.0;
+std::vector<double> bandwidths(std::int64_t bytes, int rounds, const std::optional<std::string>& isa) {
+  if (bytes < 1 || rounds < 1)
+    refuse_value("n_bytes is " + std::to_string(bytes) + " and rounds " + std::to_string(rounds) +
+                 "; expected 1 or more of both.");
+  const Isa chosen = choose_isa(isa);
+  std::vector<double> rates;
   {
     const ReleasedGil release;
-    rate = read_bandwidth(bytes, seconds);
+    rates = read_bandwidths(bytes, rounds, chosen);
   }
-  if (rate == 0.0) throw std::bad_alloc();
-  return rate;
+  if (rates.empty()) throw std::bad_alloc();
+  return rates;
+}
+
+Unit parse_unit(const std::string& name) {
+  if (name == "int8") return Unit::int8;
+  if (name == "bf16") return Unit::bf16;
+  if (name != "fp32") refuse_value("unit is '" + name + "'; expected int8, bf16 or fp32.");
+  return Unit::fp32;
+}
+
+std::vector<double> peaks(const std::string& unit, int rounds, double seconds, const std::optional<std::string>& isa) {
+  if (rounds < 1 || !(seconds >= 0.0 && seconds <= 60.0))
+    refuse_value("rounds is " + std::to_string(rounds) + " and seconds " + std::to_string(seconds) +
+                 "; expected 1 or more, and 0 to 60.");
+  const Unit wanted = parse_unit(unit);
+  const Isa chosen = choose_isa(isa);
+  const ReleasedGil release;
+  return unit_peaks(wanted, rounds, seconds, chosen);
 }
 
 }  // namespace
@@ -65,7 +84,8 @@ void bind_runtime(nb::module_& m) {
   m.def("set_active_isa", [](const std::string& name) { set_active_isa(choose_isa(name)); }, "name"_a);
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_threads, "n"_a);
-  m.def("read_bandwidth", &bandwidth, "n_bytes"_a, "seconds"_a);
+  m.def("read_bandwidths", &bandwidths, "n_bytes"_a, "rounds"_a, "isa"_a.none());
+  m.def("unit_peaks", &peaks, "unit"_a, "rounds"_a, "seconds"_a, "isa"_a.none());
 }
 
 }  // namespace tusi::bindings

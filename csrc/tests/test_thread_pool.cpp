@@ -5,7 +5,6 @@
 #include <thread>
 
 #include "check.h"
-#include "core/bandwidth.h"
 #include "core/thread_pool.h"
 
 namespace tusi {
@@ -68,8 +67,6 @@ TEST(a_forked_child_works) {
   CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   CHECK(each_item_runs_once(50));
 }
-
-TEST(bandwidth_is_measured) { CHECK(read_bandwidth(3 * (1 << 20) + 5, 0.01) > 0.0); }
 
 }  // namespace
 }  // namespace tusi

@@ -82,12 +82,28 @@ def test_hardware_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: py
     assert runtime.physical_cores(tmp_path / "hidden") == 3
 
 
-def test_bandwidth_is_plausible_and_its_arguments_checked() -> None:
-    assert 0.05 < kernels.read_bandwidth(1 << 24, 0.02) < 10_000
+@pytest.mark.parametrize("isa", kernels.supported_isas())
+def test_ceilings_are_plausible(isa: str) -> None:
+    rates = kernels.read_bandwidths(1 << 24, 3, isa=isa)
+    assert len(rates) == 3
+    assert all(0.05 < rate < 10_000 for rate in rates)
+    peaks = kernels.unit_peaks("fp32", 2, 0.001, isa=isa)
+    assert len(peaks) == 2
+    assert all(0.05 < rate < 100_000 for rate in peaks)
+    assert len(kernels.unit_peaks("bf16", 1, 0.001, isa="generic")) == 0
+
+
+def test_arguments_of_ceilings_are_checked() -> None:
     with pytest.raises(ValueError, match="n_bytes is 0"):
-        kernels.read_bandwidth(0, 0.1)
+        kernels.read_bandwidths(0, 1)
     with pytest.raises(ValueError, match="expected 1 or more"):
-        kernels.read_bandwidth(1 << 20, -1.0)
+        kernels.read_bandwidths(1 << 20, 0)
+    with pytest.raises(ValueError, match="expected 1 or more, and 0 to 60"):
+        kernels.unit_peaks("fp32", 1, -1.0)
+    with pytest.raises(ValueError, match="expected int8, bf16 or fp32"):
+        kernels.unit_peaks("fp8", 1, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(MemoryError):
+        kernels.read_bandwidths(1 << 60, 1)
 
 
 def test_many_python_threads_may_call_at_once() -> None:

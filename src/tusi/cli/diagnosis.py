@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Literal
 
 from tusi.cli.console import size_text
@@ -44,7 +45,7 @@ REQUIREMENTS: tuple[tuple[str, str, str], ...] = (
 )
 # Well above any last-level cache, and long enough for the threads to settle.
 BANDWIDTH_BYTES = 512 * 2**20
-BANDWIDTH_SECONDS = 0.5
+BANDWIDTH_ROUNDS = 25
 LOW_DISK_BYTES = 80 * 10**9
 LOW_MEMORY_BYTES = 22 * 10**9
 
@@ -107,7 +108,7 @@ def _kernels() -> Iterator[Finding]:
         isas = ", ".join(kernels.supported_isas())
         yield Finding(section="kernels", name="instruction set", value=f"{kernels.isa()} (this machine can: {isas})")
         yield Finding(section="kernels", name="threads", value=str(kernels.num_threads()))
-        bandwidth = kernels.read_bandwidth(BANDWIDTH_BYTES, BANDWIDTH_SECONDS)
+        bandwidth = median(kernels.read_bandwidths(BANDWIDTH_BYTES, BANDWIDTH_ROUNDS))
         yield Finding(section="kernels", name="memory bandwidth", value=f"{bandwidth:.1f} GB/s read, measured")
     except (ImportError, MemoryError, TusiError) as error:
         # Each of these says itself what to do: build it, or correct TUSI_ISA.

@@ -37,9 +37,10 @@ from tusi.kernels.runtime import (
     cpu_features,
     isa,
     num_threads,
-    read_bandwidth,
+    read_bandwidths,
     set_num_threads,
     supported_isas,
+    unit_peaks,
 )
 
 __all__ = [
@@ -56,7 +57,7 @@ __all__ = [
     "num_threads",
     "paged_attention",
     "quick_gelu",
-    "read_bandwidth",
+    "read_bandwidths",
     "rms_norm",
     "rotary_half",
     "rotary_interleaved",
@@ -67,6 +68,7 @@ __all__ = [
     "store_kv",
     "supported_isas",
     "topk_softmax",
+    "unit_peaks",
     "varlen_attention",
 ]
 

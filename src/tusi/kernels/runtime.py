@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from tusi.core.env import TUSI_ISA, TUSI_NUM_THREADS
 from tusi.core.errors import ConfigError
 from tusi.kernels import _native
+
+Unit = Literal["int8", "bf16", "fp32"]
+"""Dot products of bytes, dot products of bfloat16 pairs, fused multiply-adds."""
 
 
 def configure() -> None:
@@ -51,12 +55,20 @@ def set_num_threads(n: int) -> None:
     _native.set_num_threads(n)
 
 
-def read_bandwidth(n_bytes: int, seconds: float) -> float:
-    """Read n_bytes of fresh memory on all threads for about `seconds`; GB/s (1e9). Raises MemoryError, ValueError.
+def read_bandwidths(n_bytes: int, rounds: int, *, isa: str | None = None) -> list[float]:
+    """Read n_bytes of fresh memory `rounds` times on all threads; GB/s (1e9) of each. Raises MemoryError, ValueError.
 
     Choose n_bytes well above the last-level cache, or the cache is what is measured.
     """
-    return _native.read_bandwidth(n_bytes, seconds)
+    return _native.read_bandwidths(n_bytes, rounds, isa)
+
+
+def unit_peaks(unit: Unit, rounds: int, seconds: float, *, isa: str | None = None) -> list[float]:
+    """Multiply and add `rounds` times for about `seconds` on all threads; GMAC/s (1e9) of each. Raises ValueError.
+
+    Nothing is loaded, so no matrix product is faster. Empty where this processor has no such unit.
+    """
+    return _native.unit_peaks(unit, rounds, seconds, isa)
 
 
 def physical_cores(topology: Path = Path("/sys/devices/system/cpu")) -> int:
