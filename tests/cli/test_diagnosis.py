@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "BANDWIDTH_SECONDS", 0.01)
+    monkeypatch.setattr(diagnosis, "BANDWIDTH_ROUNDS", 2)
     monkeypatch.setattr(diagnosis, "BANDWIDTH_BYTES", 2**20)
 
 
