@@ -98,6 +98,10 @@ def test_an_edit_is_a_branch(site: Running, open_page: OpenPage) -> None:
     answered(page)
     assert texts(page) == ["first", "You said: first.", "second", "You said: second."]
     assert page.locator(".is-user .versions").first.inner_text().strip() == "1 of 2"
+    page.locator(".is-user .versions").get_by_role("button", name="Next version").click()
+    page.reload()
+    answered(page)
+    assert texts(page) == ["other", "You said: other."]
 
 
 def test_an_answer_is_given_again(site: Running, open_page: OpenPage, story: StoryBackend) -> None:

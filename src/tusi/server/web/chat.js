@@ -171,9 +171,11 @@ export class Chat {
   }
 
   async select(id) {
-    this.current.tree.select(id);
-    await this.#keepConversation(this.current.conversation);
+    const { conversation, tree } = this.current;
+    tree.select(id);
+    conversation.selected = tree.selected;
     this.emit("path");
+    await this.#keepConversation(conversation);
   }
 
   model() {

@@ -13,6 +13,7 @@ const TICK = 250; // milliseconds: clocks and countdowns of what runs
 
 export class ConversationView {
   #views = new Map();
+  #marks = new WeakMap(); // of answers that are complete: {key, found}
   #dirty = new Set();
   #frame = null;
   #atEnd = true;
@@ -122,7 +123,7 @@ export class ConversationView {
     const before = new Set(path.slice(0, at).map((item) => item.id));
     const pictures = allPictures.filter((picture) => before.has(picture.node));
     const newest = pictures[pictures.length - 1]?.node;
-    const { marks, places } = marksOf(node, pictures, Math.max(0, pictures.findIndex((picture) => picture.node === newest)));
+    const { marks, places } = this.#marksOf(node, pictures, Math.max(0, pictures.findIndex((picture) => picture.node === newest)));
     pictures.forEach((_picture, index) => {
       const own = drawable(marks, index);
       if (own.length) shown.set(index, own);
@@ -140,6 +141,17 @@ export class ConversationView {
       seek: (seconds) => this.#seek(video.id, seconds),
       maxLength: this.chat.description?.models[0]?.max_model_len ?? null,
     };
+  }
+
+  // An answer that grows is looked through at every frame; the others need not be.
+  #marksOf(node, pictures, latest) {
+    if (this.chat.isRunning(node.id)) {
+      this.#marks.delete(node);
+      return marksOf(node, pictures, latest);
+    }
+    const key = `${node.status} ${pictures.length} ${latest}`;
+    if (this.#marks.get(node)?.key !== key) this.#marks.set(node, { key, found: marksOf(node, pictures, latest) });
+    return this.#marks.get(node).found;
   }
 
   #lastVideo(path) {

@@ -19,6 +19,7 @@ const MATH_ATTRIBUTES = new Set(["display", "width", "accent", "stretchy", "line
  */
 export class MarkdownView {
   #blocks = [];
+  #shown = null;
 
   constructor(hooks = {}) {
     this.element = h("div", { class: "prose" });
@@ -27,6 +28,9 @@ export class MarkdownView {
 
   /** options: parseInline's. key: whatever else the nodes depend on; they are made anew when it changes. */
   update(text, options = {}, key = "") {
+    const all = `${key}\u0000${options.duration}\u0000${text}`;
+    if (all === this.#shown) return;
+    this.#shown = all;
     const blocks = parseMarkdown(text, options);
     blocks.forEach((block, at) => {
       const shown = this.#blocks[at];

@@ -45,7 +45,10 @@ export class Store {
     if (this.#memory.get(store).has(value.id) || this.#db === null) this.#memory.get(store).set(value.id, value);
     if (this.#db === null) return false;
     try {
-      await done(this.#db.transaction(store, "readwrite", { durability: "strict" }), (t) => t.objectStore(store).put(value));
+      await done(this.#db.transaction(store, "readwrite", { durability: "strict" }), (transaction) => {
+        transaction.objectStore(store).put(value);
+        transaction.commit(); // now: the page may be gone before the browser would do it by itself
+      });
       this.#memory.get(store).delete(value.id);
       return true;
     } catch (error) {
