@@ -5,7 +5,9 @@ import { h } from "./dom.js";
 import { t } from "./i18n.js";
 import { isInside, SCALE } from "./boxes.js";
 
-const CROWD = 12; // with more marks than this, only the one that is lit says what it is called
+// With more marks than this, only the one that is lit says what it is called: always, or in a narrow picture.
+const CROWD = 12;
+const SEVERAL = 2;
 
 const urls = new Map();
 
@@ -21,7 +23,7 @@ export function mediumUrl(record) {
  */
 export function stage(record, { alt, marks = [], names = true, spot = false, onOpen = null, openLabel = "" }) {
   const image = h("img", { src: mediumUrl(record), alt, draggable: "false", decoding: "async" });
-  const crowd = marks.length > CROWD ? " is-crowded" : "";
+  const crowd = `${marks.length > SEVERAL ? " has-several" : ""}${marks.length > CROWD ? " is-crowded" : ""}`;
   const element = h("div", { class: `stage${spot ? " is-spot" : ""}${crowd}` }, image);
   const resize = (width, height) => {
     element.style.setProperty("--ratio", String(width / height));
