@@ -18,7 +18,10 @@ from tusi.server.config import ServerConfig
 from tusi.server.facts import ModelFacts
 from tusi.server.generation import Generator
 from tusi.server.guard import Guard
+from tusi.server.responses import endpoints as responses
 from tusi.server.server_tools import ServerTools
+from tusi.server.state.database import StateFolder
+from tusi.server.state.responses import ResponseStore
 
 _BACKLOG = 2048
 
@@ -32,16 +35,20 @@ def create_app(backend: Backend, config: ServerConfig | None = None, tools: Serv
     config = config or ServerConfig()
     generator = Generator(backend, ModelFacts.of(backend), config, tools)
 
+    state = StateFolder(config.state_dir)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         generator.close()
+        state.close()
 
     app = FastAPI(title="Tusi", lifespan=lifespan, docs_url=None, redoc_url=None)
     errors.install(app)
     for module in (chat_completions, completions, models, tool_list, tokenize, health):
         app.include_router(module.router(generator))
     app.include_router(page.router())
+    app.include_router(responses.router(generator, ResponseStore(state)))
     app.add_middleware(Guard, config=config)
     return app
 

@@ -122,17 +122,22 @@ class ChatFormat:
 
     def logprobs(self, entries: Sequence[TokenLogprobs]) -> Payload:
         """Log-probabilities of the tokens of one choice."""
-        return {"content": [self._token(entry) for entry in entries], "refusal": None}
-
-    def _token(self, entry: TokenLogprobs) -> Payload:
-        best = sorted(entry.top.items(), key=lambda item: -item[1])[: self.num_top]
-        top = [self._named(token_id, logprob) for token_id, logprob in best]
-        return self._named(entry.token_id, entry.logprob) | {"top_logprobs": top}
-
-    def _named(self, token_id: int, logprob: float) -> Payload:
         assert self.tokenizer is not None
-        data = self.tokenizer.id_to_bytes(token_id) or b""
+        return {"content": named_logprobs(self.tokenizer, entries, self.num_top), "refusal": None}
+
+
+def named_logprobs(tokenizer: Tokenizer, entries: Sequence[TokenLogprobs], num_top: int) -> list[Payload]:
+    """Log-probabilities with their tokens as text and bytes, and the likeliest alternatives."""
+
+    def named(token_id: int, logprob: float) -> Payload:
+        data = tokenizer.id_to_bytes(token_id) or b""
         return {"token": data.decode("utf-8", "replace"), "logprob": finite(logprob), "bytes": list(data)}
+
+    return [
+        named(entry.token_id, entry.logprob)
+        | {"top_logprobs": [named(*best) for best in sorted(entry.top.items(), key=lambda item: -item[1])[:num_top]]}
+        for entry in entries
+    ]
 
 
 def delta_object(delta: ChatDelta) -> Payload:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tusi.core.errors import ConfigError
@@ -18,6 +19,7 @@ class ServerConfig:
     mm_processor_kwargs: for requests that bring none of the same name.
     max_requests: requests in the house at once, running and waiting; the next one is answered with 429.
     max_body_bytes: of one request. drain_seconds: what requests get to finish in once the server is told to stop.
+    state_dir: where responses, files and batches are kept; None: a temporary folder, gone with the server.
     """
 
     served_model_names: tuple[str, ...] = ()
@@ -26,6 +28,7 @@ class ServerConfig:
     max_requests: int = 256
     max_body_bytes: int = 128 * 2**20
     drain_seconds: int = 60
+    state_dir: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_requests", "max_body_bytes", "drain_seconds"):

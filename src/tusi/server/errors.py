@@ -29,6 +29,7 @@ from tusi.core.errors import (
 logger = logging.getLogger(__name__)
 
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+_NOT_FOUND = ("model_not_found", "response_not_found", "file_not_found", "batch_not_found")
 
 
 class ModelNotFound(RequestError):
@@ -61,7 +62,7 @@ class ErrorReply:
 def describe(error: BaseException) -> ErrorReply:
     """What to tell the client about an error. Logs those that are not the client's."""
     if isinstance(error, RequestError):
-        status = 404 if isinstance(error, ModelNotFound) else 400
+        status = 404 if error.code in _NOT_FOUND else 400
         return ErrorReply(status=status, message=str(error), param=error.param, code=error.code)
     if isinstance(error, CapacityError):
         return ErrorReply(status=429, message=str(error), code="server_busy", headers=_retry_after(error.retry_after))

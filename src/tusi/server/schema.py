@@ -14,7 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tusi.core.errors import RequestError
 
 # They are labels for the service's own bookkeeping; no answer depends on them.
-IGNORED_FIELDS = ("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "user")
+IGNORED_FIELDS = (
+    "metadata",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "user",
+)
 
 # field -> (the values that ask for nothing, why others are refused and what to do)
 REFUSED_FIELDS: Mapping[str, tuple[tuple[object, ...], str]] = {
@@ -39,18 +47,30 @@ REFUSED_FIELDS: Mapping[str, tuple[tuple[object, ...], str]] = {
 }
 
 
-class _Body(BaseModel):
+def sorted_out(data: dict[str, Any], refused: Mapping[str, tuple[tuple[object, ...], str]]) -> dict[str, Any]:
+    """A body without what is ignored. Raises RequestError for what is known and not honoured."""
+    kept = {name: value for name, value in data.items() if name not in IGNORED_FIELDS}
+    for name, (harmless, advice) in refused.items():
+        value = kept.pop(name, None)
+        if value is not None and not any(value == v and type(value) is type(v) for v in harmless):
+            raise RequestError(f"{name}: this is not honoured here. {advice}", param=name, code="unsupported_parameter")
+    return kept
+
+
+class Body(BaseModel):
+    """What every body has in common: an unknown field or a value of another type is an error."""
+
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
 
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """include_usage: send a last chunk with the token counts."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = Field(None, description="ignored: nothing is obscured")
 
 
-class StructuredOutputs(_Body):
+class StructuredOutputs(Body):
     """vLLM's way to bind an answer: one of the three."""
 
     json_: str | dict[str, Any] | None = Field(None, alias="json")
@@ -58,7 +78,7 @@ class StructuredOutputs(_Body):
     choice: list[str] | None = None
 
 
-class JsonSchemaFormat(_Body):
+class JsonSchemaFormat(Body):
     """The json_schema of a response_format. strict: it is always followed."""
 
     name: str | None = None
@@ -67,14 +87,14 @@ class JsonSchemaFormat(_Body):
     strict: bool | None = None
 
 
-class ResponseFormat(_Body):
+class ResponseFormat(Body):
     """text: anything. json_object: any JSON object. json_schema: what the schema says."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
 
 
-class GenerationRequest(_Body):
+class GenerationRequest(Body):
     """What chat and text completions have in common. Null means not given, as with OpenAI."""
 
     model: str | None = None
@@ -110,16 +130,7 @@ class GenerationRequest(_Body):
     @classmethod
     def _sort_out(cls, data: Any) -> Any:
         """Drop what is ignored, and refuse with a reason what is known and not honoured."""
-        if not isinstance(data, dict):
-            return data
-        kept = {name: value for name, value in data.items() if name not in IGNORED_FIELDS}
-        for name, (harmless, advice) in REFUSED_FIELDS.items():
-            value = kept.pop(name, None)
-            if value is not None and not any(value == v and type(value) is type(v) for v in harmless):
-                raise RequestError(
-                    f"{name}: this is not honoured here. {advice}", param=name, code="unsupported_parameter"
-                )
-        return kept
+        return sorted_out(data, REFUSED_FIELDS) if isinstance(data, dict) else data
 
 
 class ChatCompletionRequest(GenerationRequest):
@@ -144,7 +155,7 @@ class CompletionRequest(GenerationRequest):
     logprobs: int | None = Field(None, ge=0, le=20)
 
 
-class TokenizeRequest(_Body):
+class TokenizeRequest(Body):
     """Body of /tokenize: a text, or a conversation as /v1/chat/completions reads it.
 
     add_special_tokens: there are none to add. add_generation_prompt: it is always counted, as it is always sent.
@@ -160,7 +171,7 @@ class TokenizeRequest(_Body):
     add_generation_prompt: Literal[True] | None = None
 
 
-class DetokenizeRequest(_Body):
+class DetokenizeRequest(Body):
     """Body of /detokenize."""
 
     model: str | None = None
