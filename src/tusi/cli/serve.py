@@ -47,6 +47,7 @@ def serve(
     mcp: options.Mcp = None,
     max_turns: own.MaxTurns = 8,
     max_tool_calls: own.MaxToolCalls = 16,
+    state_dir: own.StateDir = None,
     trust_remote_code: own.TrustRemoteCode = False,
     quantization: own.Quantization = None,
     enable_chunked_prefill: own.ChunkedPrefill = False,
@@ -85,6 +86,7 @@ def serve(
         api_keys=own.api_keys(api_key),
         mm_processor_kwargs=kwargs,
         max_requests=max_requests,
+        state_dir=state_dir,
     )
     choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url, mcp=mcp)
     run_server(

@@ -119,6 +119,14 @@ ServedTools = Annotated[
         help=f"Tools that run here when a request asks for them: some of {','.join(TOOL_NAMES)}, or {NONE}.",
     ),
 ]
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="DIR",
+        help="Where stored responses, files and batches are kept; without it they are gone when the server ends.",
+    ),
+]
 MaxTurns = Annotated[int, typer.Option(min=1, help="Answers of the model in one run with tools, the last included.")]
 MaxToolCalls = Annotated[int, typer.Option(min=0, help="Tool calls in one run.")]
 ReasoningParser = Annotated[str | None, typer.Option(hidden=True, callback=_check_parser)]

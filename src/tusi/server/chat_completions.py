@@ -63,13 +63,7 @@ def chat_job(generator: Generator, body: ChatCompletionRequest) -> Job:
             abort=run.abort,
             answer=StepsFormat(**form, client_names=offer.client_names),
         )
-    for name in ("max_turns", "max_tool_calls"):
-        if getattr(body, name) is not None:
-            raise RequestError(
-                f"{name} goes with tools that the server runs, and none is asked for. Leave it out, or add "
-                '{"type": "builtin"} to tools.',
-                param=name,
-            )
+    refuse_loop_limits(max_turns=body.max_turns, max_tool_calls=body.max_tool_calls)
     return Job(
         endpoint="chat.completions",
         stream=bool(body.stream),
@@ -77,6 +71,17 @@ def chat_job(generator: Generator, body: ChatCompletionRequest) -> Job:
         abort=lambda: generator.backend.abort(request_id),
         answer=ChatFormat(**form),
     )
+
+
+def refuse_loop_limits(**limits: int | None) -> None:
+    """Raise RequestError for limits of a loop that will not run."""
+    for name, limit in limits.items():
+        if limit is not None:
+            raise RequestError(
+                f"{name} goes with tools that the server runs, and none is asked for. Leave it out, or add "
+                '{"type": "builtin"} to tools.',
+                param=name,
+            )
 
 
 def wants_usage(body: GenerationRequest) -> bool:

@@ -7,12 +7,14 @@ import uuid
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tusi.backends.protocol import ChatRequest, TokenLogprobs
 from tusi.chat.messages import Message, TextPart
 from tusi.core.errors import RequestError
 from tusi.server.answer_format import Payload
+from tusi.server.chat_completions import refuse_loop_limits
 from tusi.server.chat_format import named_logprobs
 from tusi.server.generation import Generator, Job
 from tusi.server.responses.form import ResponseFormat
@@ -31,7 +33,7 @@ def router(generator: Generator, store: ResponseStore) -> APIRouter:
     @routes.post("/v1/responses", response_model=None)
     async def create_response(body: ResponsesRequest, http: Request) -> Response:
         """Continue a conversation that is given as items."""
-        return await generator.respond(http, response_job(generator, store, body))
+        return await generator.respond(http, await run_in_threadpool(response_job, generator, store, body))
 
     @routes.get("/v1/responses/{response_id}")
     def retrieve_response(response_id: str, stream: bool = False) -> dict[str, Any]:
@@ -127,6 +129,7 @@ def _source(generator: Generator, request: ChatRequest, offer: Offer, body: Resp
     if offer.server_tools:
         run = generator.tools.run(generator.backend, request, offer, body.max_turns, body.max_tool_calls)
         return run.open, run.abort
+    refuse_loop_limits(max_turns=body.max_turns)  # max_tool_calls bounds nothing then, and does no harm
     request_id = request.request_id or ""
     return lambda: generator.backend.stream(request), lambda: generator.backend.abort(request_id)
 

@@ -1,1 +1,1 @@
-"""What outlives a request: stored responses, files, batches. One SQLite file and a folder of blobs, one server at a time."""
+"""What outlives a request: stored responses, files, batches. One SQLite file and a folder of blobs."""

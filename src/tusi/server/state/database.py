@@ -1,7 +1,7 @@
-"""The folder in which a server keeps what outlives a request, and the SQLite file in it.
+"""The folder in which servers keep what outlives a request, and the SQLite file in it.
 
-A second server on the same folder is refused: both would run its batches. Every write is one transaction, so that a
-server that is killed leaves nothing half done.
+Several servers may share a folder: whoever holds its `batches.lock` runs the batches, and another takes over when that
+one ends. Every write is one transaction, so that a server that is killed leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from tusi.core.errors import ConfigError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS responses (
     id TEXT PRIMARY KEY, previous_id TEXT, created_at INTEGER NOT NULL,
-    body TEXT NOT NULL, input TEXT NOT NULL, output TEXT NOT NULL
+    bytes INTEGER NOT NULL, body TEXT NOT NULL, input TEXT NOT NULL, output TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS responses_by_age ON responses (created_at);
 CREATE TABLE IF NOT EXISTS files (
@@ -50,19 +48,13 @@ class StateFolder:
         self._lock = threading.Lock()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file_lock = FileLock(self.path / "lock")
-            self._file_lock.acquire(timeout=0)
             self._connection = sqlite3.connect(
-                self.path / "state.sqlite", check_same_thread=False, isolation_level=None
+                self.path / "state.sqlite", check_same_thread=False, isolation_level=None, timeout=30
             )
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.executescript(_SCHEMA)
-        except Timeout as error:
-            raise ConfigError(
-                f"another server keeps its state in {self.path}. Stop it, or give this one its own --state-dir."
-            ) from error
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"the state folder {self.path} cannot be used ({error}). Choose another.") from error
 
@@ -79,9 +71,8 @@ class StateFolder:
             self._connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Let another server have it."""
+        """A temporary one is gone then."""
         with self._lock:
             self._connection.close()
-        self._file_lock.release()
         if self._temporary is not None:
             self._temporary.cleanup()

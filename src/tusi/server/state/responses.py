@@ -10,7 +10,8 @@ from tusi.core.errors import RequestError
 from tusi.server.state.database import StateFolder
 
 MAX_STORED = 10_000
-"""The oldest are dropped beyond that."""
+MAX_BYTES = 2**30
+"""The oldest are dropped beyond either."""
 
 Item = dict[str, Any]
 
@@ -34,23 +35,21 @@ class StoredResponse:
 class ResponseStore:
     """Responses in a state folder."""
 
-    def __init__(self, state: StateFolder, *, max_stored: int = MAX_STORED) -> None:
-        self._state, self._max_stored = state, max_stored
+    def __init__(self, state: StateFolder, *, max_stored: int = MAX_STORED, max_bytes: int = MAX_BYTES) -> None:
+        self._state, self._max_stored, self._max_bytes = state, max_stored, max_bytes
 
     def save(self, response: StoredResponse) -> None:
         """Keep a response."""
-        row = (
-            response.body["id"],
-            response.previous_id,
-            int(response.body["created_at"]),
-            *(json.dumps(value, ensure_ascii=False) for value in (response.body, response.input, response.output)),
-        )
+        texts = [json.dumps(value) for value in (response.body, response.input, response.output)]
+        created_at = int(response.body["created_at"])
+        row = (response.body["id"], response.previous_id, created_at, sum(map(len, texts)), *texts)
         with self._state.transaction() as database:
-            database.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?)", row)
+            database.execute("INSERT OR REPLACE INTO responses VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             database.execute(
-                "DELETE FROM responses WHERE id IN "
-                "(SELECT id FROM responses ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
-                (self._max_stored,),
+                "DELETE FROM responses WHERE id IN (SELECT id FROM (SELECT id, "
+                "row_number() OVER age AS number, sum(bytes) OVER age AS total FROM responses "
+                "WINDOW age AS (ORDER BY created_at DESC, rowid DESC)) WHERE number > ? OR total > ?)",
+                (self._max_stored, self._max_bytes),
             )
 
     def get(self, response_id: str, *, param: str | None = None) -> StoredResponse:
