@@ -65,7 +65,7 @@ REPLIES = [
 
 @pytest.mark.parametrize("reply", REPLIES)
 def test_the_events_of_a_stream_build_the_whole_response(fake: FakeBackend, served: Running, reply: Any) -> None:
-    """Every event is applied as OpenAI's client does it; what comes out is the last event's response and the whole one."""
+    """What the deltas build, what the last event holds, and what comes unstreamed are one and the same."""
     ask: dict[str, Any] = {"input": "What is it?", "tools": [WEATHER], "store": False}
     fake.queue(reply, reply, reply)
     whole = create(served, **ask).model_dump()
@@ -183,7 +183,7 @@ def test_a_stored_response_is_gone_on_with(fake: FakeBackend, tmp_path: Path) ->
         ]
         assert client.responses.retrieve(second.id).output_text == "Grey."
         items = client.responses.input_items.list(first.id, order="asc")
-        assert [item.content[0].text for item in items] == ["What is it?"]  # type: ignore[union-attr]
+        assert [item.content[0].text for item in items] == ["What is it?"]
         client.responses.delete(first.id)
         with pytest.raises(openai.NotFoundError, match="no stored response"):
             client.responses.retrieve(first.id)
@@ -209,7 +209,8 @@ def test_answers_are_parsed_into_a_class(fake: FakeBackend, served: Running) -> 
     response = served.openai().responses.parse(model="fake", input="What is it?", text_format=Animal)
     assert response.output_parsed == Animal(name="cat", legs=4)
     asked = fake.requests[-1].sampling_params.structured_outputs
-    assert asked is not None and json.loads(asked.json or "")["required"] == ["name", "legs"]
+    assert asked is not None
+    assert json.loads(asked.json or "")["required"] == ["name", "legs"]
 
 
 def test_a_real_engine_follows_the_schema(tiny: Running) -> None:

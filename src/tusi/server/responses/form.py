@@ -33,8 +33,9 @@ _PREFIXES = {"reasoning": "rs", "message": "msg", "function_call": "fc", "mcp_ca
 class ResponseFormat:
     """One response in the making.
 
-    body: the response object, without what only its end can tell. server_names: tools whose calls run here. name_logprobs:
-    writes log-probabilities, if they were asked for. on_end: is given the finished response, before its end is told.
+    body: the response object, without what only its end can tell. server_names: tools whose calls run here.
+    name_logprobs: writes log-probabilities, if they were asked for. on_end: is given the finished response, before its
+    end is told.
     """
 
     body: Payload
@@ -125,7 +126,7 @@ class ResponseFormat:
 
     def _open_text(self, kind: str) -> Iterator[Payload]:
         item: Payload = {"id": _new_id(kind), "type": kind, "status": "in_progress", "content": []}
-        item |= {"role": "assistant"} if kind == "message" else {"summary": []}
+        item |= {"role": "assistant"} if kind == "message" else dict[str, Any](summary=[])
         yield from self._add(item)
         item["content"] = [dict(_PARTS[kind])]
         yield self._item_event("response.content_part.added", content_index=0, part=dict(_PARTS[kind]))
@@ -133,7 +134,7 @@ class ResponseFormat:
     def _call_piece(self, piece: ToolCallDelta) -> Iterator[Payload]:
         if piece.name is not None and piece.name not in self.server_names:
             yield from self._close("completed")
-            item = {"id": _new_id("function_call"), "type": "function_call", "status": "in_progress"}
+            item: Payload = {"id": _new_id("function_call"), "type": "function_call", "status": "in_progress"}
             item |= {"call_id": piece.id, "name": piece.name, "arguments": ""}
             yield from self._add(item)
             self._calls[piece.index] = item
@@ -145,7 +146,7 @@ class ResponseFormat:
     def _call_start(self, event: CallStart) -> Iterator[Payload]:
         yield from self._close("completed")
         call = event.call
-        item = {"id": call.id, "type": "mcp_call", "status": "in_progress", "server_label": SERVER_LABEL}
+        item: Payload = {"id": call.id, "type": "mcp_call", "status": "in_progress", "server_label": SERVER_LABEL}
         item |= {"name": call.name, "arguments": "", "output": None, "error": None, "approval_request_id": None}
         yield from self._add(item | {"turn": event.turn, "origin": origin_object(event.origin)})
         yield self._item_event("response.mcp_call.in_progress")

@@ -23,7 +23,7 @@ _MCP_FIELDS = ("type", "name", "arguments", "server_label", "output", "error", "
 
 
 def read_items(given: str | Sequence[Any], *, param: str = "input") -> list[dict[str, Any]]:
-    """`input` as items: a text is one message of the user's. Checks shapes only as far as items_to_messages does not."""
+    """`input` as items: a text is one message of the user's. Most is checked in items_to_messages only."""
     if isinstance(given, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
     return [dict(object_field(item, f"{param}[{number}]")) for number, item in enumerate(given)]
