@@ -28,8 +28,8 @@ INCLUDABLE = (
     "web_search_call.action.sources",
     "web_search_call.results",
 )
-"""What `include` may name. Only logprobs change anything: reasoning is always sent in plain text, and items of the other
-kinds do not occur."""
+"""What `include` may name. Only logprobs change anything: reasoning is always sent in plain text, and
+items of other kinds do not occur."""
 
 
 class ReasoningOptions(Body):
