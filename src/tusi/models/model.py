@@ -69,6 +69,13 @@ class Ernie4_5_VLMoeForConditionalGeneration:
         """As `from_pretrained`, from an opened checkpoint or anything that gives tensors by name."""
         weight_format = choose_format(config, dtype)
         params = Parameters(tensors, weight_format, group_size=group_size, progress=progress)
+        return cls.from_parameters(config, weight_format, params)
+
+    @classmethod
+    def from_parameters(
+        cls, config: Ernie4_5_VLMoeConfig, weight_format: WeightFormat, params: Parameters
+    ) -> Ernie4_5_VLMoeForConditionalGeneration:
+        """The model over weights that `params` hands out, whatever it makes them from."""
         model = params.under("model.")
         embed_tokens = model.weight("language_model.embed_tokens.weight")
         return cls(
