@@ -1,8 +1,9 @@
 """A model of any shape with random weights, made in memory in its final format: for benchmarks and load tests.
 
 In: a configuration and a format. Out: a whole model. Codes are drawn, not quantised from numbers that were drawn, so
-the 28 B shape takes seconds, and never more memory than it has in the end. Values keep signals near 1 in every layer,
-routers leave no expert out: speed, memory and how many experts are read are those of real weights. Answers mean nothing.
+the 28 B shape takes seconds, and never more memory than it has in the end. Values keep signals near 1 in every layer
+and routers leave no expert out: speed, memory and how many experts are read are those of real weights. Answers mean
+nothing.
 
 What is not said here about a format is learnt from one matrix of zeros in it: how many arrays there are, their shapes
 and types. A layout may change without this file.
@@ -30,8 +31,8 @@ from tusi.quant.weights import DEFAULT_GROUP_SIZE, F32, StackedWeight, Weight, m
 
 _POOL_BYTES = 1 << 24
 """Random bytes that all codes are cut from, each piece beginning elsewhere: drawing 16 GB would take a minute."""
-_CODE_DEVIATION = {"int8": 73.9, "int4": 4.61}
-"""Standard deviation of codes that are evenly distributed."""
+_CODE_DEVIATION = {"int8": 73.9, "int4": 4.32}
+"""Standard deviation of codes that are evenly distributed over -128..127 and -7..7."""
 _WHOLE = 64
 """A matrix whose sides are multiples of this fills every layout without a rest; others are quantised from numbers."""
 
@@ -101,7 +102,10 @@ class _Draw:
     def __init__(self, rng: np.random.Generator, group_size: int) -> None:
         self._rng = rng
         self._group_size = group_size
-        self._pool = np.frombuffer(rng.bytes(_POOL_BYTES), np.uint8)
+        # Stored nibbles 1..15 are codes of mean 0. With -8 among them every row would add the same half scale of the
+        # sum of its inputs, which after some layers is all that is left of a signal.
+        low, high = rng.integers(1, 16, (2, _POOL_BYTES), np.uint8)
+        self._pools = {"int4": low | (high << 4), "int8": np.frombuffer(rng.bytes(_POOL_BYTES), np.uint8)}
         self._normal = rng.standard_normal(_POOL_BYTES // 16, np.float32)
         self._scaled: dict[tuple[int, WeightFormat], NDArray[Any]] = {}
         self._layouts: dict[tuple[int, int, WeightFormat], Weight] = {}
@@ -151,7 +155,7 @@ class _Draw:
     def _fill(self, arrays: tuple[NDArray[Any], ...], k: int, wanted: WeightFormat) -> None:
         for array in arrays:
             if array.dtype.itemsize == 1:
-                self._tile(array.view(np.uint8), self._pool)
+                self._tile(array.view(np.uint8), self._pools[wanted])
             elif wanted in ("int8", "int4"):
                 scale = np.full(1, 1.0 / math.sqrt(k) / _CODE_DEVIATION[wanted], np.float32)
                 array[...] = (kernels.f32_to_bf16(scale) if array.dtype == np.uint16 else scale)[0]
