@@ -2,7 +2,7 @@
 
 In: a configuration and a format. Out: a whole model. Codes are drawn, not quantised from numbers that were drawn, so
 the 28 B shape takes seconds, and never more memory than it has in the end. Values keep signals near 1 in every layer
-and routers leave no expert out: speed, memory and how many experts are read are those of real weights. Answers mean
+and routers spread their choice: speed, memory and how many experts are read are those of real weights. Answers mean
 nothing.
 
 What is not said here about a format is learnt from one matrix of zeros in it: how many arrays there are, their shapes
