@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from tusi.tasks.gold import BoxesGold, BoxGold, ChoiceGold, LabelledBox, NumberG
 from tusi.tasks.scoring import score
 from tusi.tasks.world import DIFFICULTIES, FAMILIES, LANGUAGES, SPLITS, Clip, WorldSample, generate, kinds
 from tusi.tasks.world.atlas import load_concepts
+from tusi.tasks.world.database import is_trained, name_of
 from tusi.tasks.world.rng import derive_key
 from tusi.tasks.world.sample import Pixels
 from tusi.tasks.world.scene import COORDINATE_STEP
@@ -250,8 +252,16 @@ def test_catalogue_halves_are_disjoint() -> None:
         split: {generate("tool_use", 3, "en", seed, split, kind="image_search").record for seed in range(30)}  # type: ignore[arg-type]
         for split in ("train", "eval")
     }
-    assert all(number is not None and number % 2 == 0 for number in records["train"])
-    assert all(number is not None and number % 2 == 1 for number in records["eval"])
+    assert all(number is not None and is_trained(number) for number in records["train"])
+    assert not any(number is None or is_trained(number) for number in records["eval"])
+
+
+def test_nothing_in_an_entry_tells_which_half_it_is_of() -> None:
+    halves = [[n for n in range(1000, 10000) if is_trained(n) == trained] for trained in (True, False)]
+    for part in (lambda n: n % 10, lambda n: name_of(n)[:2], lambda n: name_of(n)[2:4], lambda n: name_of(n)[4:]):
+        trained, held_out = (Counter(map(part, half)) for half in halves)
+        assert trained.keys() == held_out.keys()
+        assert all(0.5 < trained[key] / held_out[key] < 2 for key in trained)
 
 
 def test_spoken_coordinates_are_multiples_of_the_step() -> None:

@@ -22,11 +22,14 @@ from tusi.tasks.world.messages import media_part, sample_to_messages
 from tusi.tasks.world.sample import Clip, Language, ObjectAnnotation, Pixels, TextAnnotation
 from tusi.tasks.world.splits import Split
 from tusi.train.collate import Batch, CellBatch, TokenIds, collate
+from tusi.train.echo import echo_conversation
 from tusi.train.encode import IGNORE, Conversation, Encoder, PromptProcessor
 from tusi.train.recipe import DataSection, SourceSection
 from tusi.train.told import told_conversation
 
 DENSE = "dense"
+ECHO = "echo"
+"""Lists to repeat and to look up in (`echo`)."""
 SPARSE = "sparse"
 """Dense questions about a picture of one or two things: what a decoder learns to look with."""
 SPARSE_OBJECTS = 2
@@ -40,8 +43,8 @@ class ConversationSource:
     def __init__(
         self, data: DataSection, encoder: Encoder, ids: TokenIds, *, seed: int, split: Split, ramp_batches: int
     ) -> None:
-        _refuse_unknown(data.sources, {DENSE, SPARSE, *FAMILIES})
-        _refuse_told(source for source in data.sources if source.task in (DENSE, SPARSE))
+        _refuse_unknown(data.sources, {DENSE, ECHO, SPARSE, *FAMILIES})
+        _refuse_told(source for source in data.sources if source.task not in FAMILIES)
         self._data = data
         self._encoder = encoder
         self._ids = ids
@@ -61,6 +64,8 @@ class ConversationSource:
         source = _drawn_source(self._data.sources, rng)
         difficulty = _drawn_difficulty(source, rng, batch_index, self._ramp_batches)
         language: Language = source.languages[int(rng.integers(len(source.languages)))]
+        if source.task == ECHO:
+            return echo_conversation(number, difficulty, language, split=self._split)
         if source.task in (DENSE, SPARSE):
             most = SPARSE_OBJECTS if source.task == SPARSE else None
             return dense_conversation(dense_scene(number, difficulty, language, split=self._split, max_objects=most))

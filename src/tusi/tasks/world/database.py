@@ -1,8 +1,9 @@
 """The world's own database: a catalogue of invented objects, which the knowledge base and the image search answer from.
 
 An entry's facts are computed from its catalogue number and a small file of syllables and places, so there are thousands
-of entries, the same ones everywhere, and too many facts to learn by heart: looking things up stays worth it. Even
-numbers belong to training, odd ones to evaluation.
+of entries, the same ones everywhere, and too many facts to learn by heart: looking things up stays worth it. A hash of
+the number says which half of them belongs to training. (A rule like even and odd would show: no name or number seen in
+training would end as those of the evaluation do.)
 """
 
 from __future__ import annotations
@@ -61,8 +62,10 @@ def _names() -> dict[str, int]:
 def name_of(number: int) -> str:
     """The name of an entry: its number in base 32, three syllables, so no two entries share one."""
     syllables = _file()["syllables"]
-    # Multiplying by an odd constant is a bijection of 15-bit numbers: neighbours get unlike names.
+    # Bijections of 15-bit numbers: neighbours get unlike names in every syllable.
     scrambled = number * 20077 & 0x7FFF
+    scrambled ^= scrambled >> 8
+    scrambled = scrambled * 12589 & 0x7FFF
     return "".join(syllables[scrambled >> shift & 31] for shift in (10, 5, 0)).capitalize()
 
 
@@ -89,11 +92,20 @@ def places() -> tuple[tuple[str, str], ...]:
     return tuple((en, zh) for en, zh in _file()["places"])
 
 
+def is_trained(number: int) -> bool:
+    """Whether an entry belongs to training's half of the catalogue."""
+    return hashlib.blake2b(f"split|{number}".encode(), digest_size=1).digest()[0] % 2 == 0
+
+
+@cache
+def _half(*, trained: bool) -> tuple[int, ...]:
+    numbers = range(_file()["first_number"], _file()["last_number"] + 1)
+    return tuple(number for number in numbers if is_trained(number) == trained)
+
+
 def draw_entry(rng: Rng, split: Split) -> Entry:
     """A random entry of a split's half of the catalogue."""
-    first, last = _file()["first_number"], _file()["last_number"]
-    number = first + 2 * rng.integer(0, (last - first) // 2) + (0 if split == "train" else 1)
-    found = entry(number)
+    found = entry(rng.choice(_half(trained=split == "train")))
     assert found is not None
     return found
 

@@ -17,7 +17,7 @@ from tusi.tasks.world.wording import Words
 
 DIFFICULTIES = (1, 2, 3, 4, 5)
 LANGUAGES: tuple[Language, ...] = get_args(Language)
-WORLD_VERSION = 2
+WORLD_VERSION = 3
 """Raised whenever a change makes old seeds show something else, so that results cannot be mixed up unseen."""
 
 KindTable = Mapping[str, tuple[int, Callable[[Context], Draft]]]
