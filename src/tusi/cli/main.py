@@ -28,6 +28,7 @@ COMMANDS = {
     "index": "Make what knowledge_search and image_search look up.",
     "mcp": "Offer our tools to any MCP client.",
     "eval": "Measure a model: accuracy by family and difficulty, with intervals.",
+    "bench": "Measure speed and memory beside what this machine could do at most.",
     "verify": "Check a model's files and scores against what was written down of it.",
     "drift": "Compare two models token by token: what quantizing cost.",
     "train": "Train a model by a recipe, or go on with a run.",

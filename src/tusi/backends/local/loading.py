@@ -17,7 +17,7 @@ from tusi.chat.template import ChatTemplate
 from tusi.chat.tokenizer import Tokenizer, load_tokenizer
 from tusi.core import machine
 from tusi.core.errors import ConfigError
-from tusi.core.types import WeightFormatChoice
+from tusi.core.types import WeightFormat, WeightFormatChoice
 from tusi.engine.config import EngineConfig
 from tusi.engine.kv_cache import KVCacheShape, resolve_num_blocks
 from tusi.engine.sampling_params import SamplingParams
@@ -93,17 +93,24 @@ def load_weights(
     """Read the weights. Raises ConfigError if they and the KV cache do not fit here, CheckpointError if unsound."""
     config = load_config(folder)
     weight_format = choose_format(config, dtype)
+    require_memory(folder.name, config, weight_format, engine_config)
+    return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(folder, weight_format, progress=progress)
+
+
+def require_memory(
+    name: str, config: Ernie4_5_VLMoeConfig, weight_format: WeightFormat, engine_config: EngineConfig
+) -> None:
+    """Raise ConfigError, with advice, if weights, KV cache and a step's work do not fit into what is free here."""
     estimate = estimate_memory(config, weight_format, context=0, batched_tokens=engine_config.max_num_batched_tokens)
     needed = estimate.total + _kv_cache_bytes(config, engine_config)
     available = machine.memory().available
     if available is not None and needed > available:
         raise ConfigError(
-            f"{folder.name} in {weight_format} with max_model_len {engine_config.max_model_len} takes "
+            f"{name} in {weight_format} with max_model_len {engine_config.max_model_len} takes "
             f"{needed / 2**30:.1f} GiB of memory ({estimate.weights_total / 2**30:.1f} of it weights), and "
             f"{available / 2**30:.1f} GiB are free here. Choose a smaller dtype (int8, int4), max_model_len or "
             f"kv_cache_dtype (int8), close other programs, or see what fits with `tusi fit`."
         )
-    return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(folder, weight_format, progress=progress)
 
 
 def with_model_len(

@@ -1,0 +1,1 @@
+"""How fast the runtime is, beside what the machine could do at most."""
