@@ -84,13 +84,11 @@ def test_this_machine_can_be_read_as_it_is() -> None:
 
 
 def test_memory_of_this_process(proc: Path) -> None:
-    (proc / "self").mkdir(parents=True, exist_ok=True)
-    (proc / "self" / "status").write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
+    (proc / "proc" / "self" / "status").write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
     assert machine.process_memory() == machine.ProcessMemory(resident=1024 * 1024, peak=2048 * 1024)
 
 
 def test_the_peak_is_told_where_there_is_no_proc(proc: Path) -> None:
-    (proc / "self" / "status").unlink(missing_ok=True)
     seen = machine.process_memory()
     assert seen.resident is None
     assert seen.peak is None or seen.peak > 2**20
