@@ -10,18 +10,19 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 
 from tusi.backends.protocol import Backend
 from tusi.core.errors import ConfigError
-from tusi.server import chat_completions, completions, errors, health, models, page, tokenize, tool_list
+from tusi.server import chat_completions, completions, errors, files, health, models, page, tokenize, tool_list
+from tusi.server.batches import endpoints as batches
 from tusi.server.config import ServerConfig
 from tusi.server.facts import ModelFacts
 from tusi.server.generation import Generator
 from tusi.server.guard import Guard
+from tusi.server.kept import BATCH_ENDPOINTS, State
 from tusi.server.responses import endpoints as responses
 from tusi.server.server_tools import ServerTools
-from tusi.server.state.database import StateFolder
-from tusi.server.state.responses import ResponseStore
 
 _BACKLOG = 2048
 
@@ -33,13 +34,15 @@ def create_app(backend: Backend, config: ServerConfig | None = None, tools: Serv
     ask.
     """
     config = config or ServerConfig()
-    generator = Generator(backend, ModelFacts.of(backend), config, tools)
-
-    state = StateFolder(config.state_dir)
+    state = State(config)
+    generator = Generator(backend, ModelFacts.of(backend), config, state.parts, tools)
+    runner = state.batch_runner(generator)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        runner.start()
         yield
+        await run_in_threadpool(runner.close)
         generator.close()
         state.close()
 
@@ -48,7 +51,9 @@ def create_app(backend: Backend, config: ServerConfig | None = None, tools: Serv
     for module in (chat_completions, completions, models, tool_list, tokenize, health):
         app.include_router(module.router(generator))
     app.include_router(page.router())
-    app.include_router(responses.router(generator, ResponseStore(state)))
+    app.include_router(responses.router(generator, state.responses))
+    app.include_router(files.router(state.files))
+    app.include_router(batches.router(state.batches, state.files, endpoints=BATCH_ENDPOINTS, wake=runner.wake))
     app.add_middleware(Guard, config=config)
     return app
 

@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tusi.backends.protocol import ChatRequest
@@ -25,19 +26,19 @@ def router(generator: Generator) -> APIRouter:
     @routes.post("/v1/chat/completions", response_model=None)
     async def create_chat_completion(body: ChatCompletionRequest, http: Request) -> Response:
         """Continue a conversation."""
-        return await generator.respond(http, chat_job(generator, body))
+        return await generator.respond(http, await run_in_threadpool(chat_job, generator, body))
 
     return routes
 
 
-def chat_job(generator: Generator, body: ChatCompletionRequest) -> Job:
+def chat_job(generator: Generator, body: ChatCompletionRequest, priority: int = 0) -> Job:
     """What to ask the backend and how to answer. Raises RequestError, or BackendUnavailable."""
     model = generator.check_model(body.model)
     params = sampling_params(body, generator.backend.default_sampling_params)
     offer = generator.tools.offer(body.tools, body.tool_choice)
     request_id = f"chatcmpl-{uuid.uuid4().hex}"
     request = ChatRequest(
-        messages=parse_messages(body.messages),
+        messages=parse_messages(generator.files.resolved(body.messages)),
         tools=offer.schemas,
         tool_choice=offer.choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
@@ -45,6 +46,7 @@ def chat_job(generator: Generator, body: ChatCompletionRequest) -> Job:
         template_kwargs=body.chat_template_kwargs or {},
         mm_processor_kwargs=merged_kwargs(generator.config.mm_processor_kwargs, body.mm_processor_kwargs),
         request_id=request_id,
+        priority=priority,
     )
     form: dict[str, Any] = {
         "request_id": request_id,

@@ -123,7 +123,7 @@ def router(generator: Generator) -> APIRouter:
     return routes
 
 
-def completion_job(generator: Generator, body: CompletionRequest) -> Job:
+def completion_job(generator: Generator, body: CompletionRequest, priority: int = 0) -> Job:
     """What to ask the backend and how to answer. Raises RequestError, or BackendUnavailable."""
     model = generator.check_model(body.model)
     params = sampling_params(body, generator.backend.default_sampling_params)
@@ -137,7 +137,7 @@ def completion_job(generator: Generator, body: CompletionRequest) -> Job:
     request_id = f"cmpl-{uuid.uuid4().hex}"
     ids = [f"{request_id}-{number}" for number in range(len(prompts))]
     streams = [
-        _opener(generator.facts.stream_text, prompt, params, ids[number], number * params.n)
+        _opener(generator.facts.stream_text, prompt, params, ids[number], number * params.n, priority)
         for number, prompt in enumerate(prompts)
     ]
 
@@ -161,12 +161,17 @@ def completion_job(generator: Generator, body: CompletionRequest) -> Job:
 
 
 def _opener(
-    stream_text: StreamText, prompt: TextPrompt, params: SamplingParams, request_id: str, first_index: int
+    stream_text: StreamText,
+    prompt: TextPrompt,
+    params: SamplingParams,
+    request_id: str,
+    first_index: int,
+    priority: int,
 ) -> OpenStream:
     """Opens the stream of one prompt, whose completions are numbered after those of the prompts before it."""
 
     def opened() -> ItemStream:
-        stream = stream_text(prompt, params, request_id)
+        stream = stream_text(prompt, params, request_id, priority)
         if not first_index:
             return stream
         return (_RenumberedPush if isinstance(stream, PushedStream) else _Renumbered)(stream, first_index)

@@ -91,7 +91,7 @@ def install(app: FastAPI) -> None:
 
     async def on_validation(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return _describe_validation(error.errors()).response()
+        return describe_validation(error.errors()).response()
 
     async def on_http(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, StarletteHTTPException)
@@ -111,7 +111,7 @@ def body_too_large(limit: int) -> HTTPException:
     )
 
 
-def _describe_validation(errors: Sequence[Any]) -> ErrorReply:
+def describe_validation(errors: Sequence[Any]) -> ErrorReply:
     """The first thing wrong with a request: its path, what it is, what to do."""
     first = errors[0]
     path = [part for part in first["loc"] if part != "body"]

@@ -15,7 +15,7 @@ from tusi.core.types import WeightFormat
 from tusi.engine.outputs import EngineStats
 from tusi.engine.sampling_params import SamplingParams
 
-StreamText = Callable[[TextPrompt, SamplingParams, str], DeltaStream]
+StreamText = Callable[[TextPrompt, SamplingParams, str, int], DeltaStream]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,8 @@ class ModelFacts:
         else:
             has_text, stats, replicas = backend.has_text, backend.stats if backend.has_stats else None, backend.status
 
-        def stream_text(prompt: TextPrompt, params: SamplingParams, request_id: str) -> DeltaStream:
-            return backend.stream_text(prompt, params, request_id=request_id)
+        def stream_text(prompt: TextPrompt, params: SamplingParams, request_id: str, priority: int) -> DeltaStream:
+            return backend.stream_text(prompt, params, request_id=request_id, priority=priority)
 
         def prompt_ids(request: ChatRequest) -> Sequence[int]:
             assert frontend is not None

@@ -21,6 +21,7 @@ from tusi.server.bridge import AsyncItems, Mailbox, OpenStream
 from tusi.server.config import ServerConfig
 from tusi.server.errors import ModelNotFound, describe
 from tusi.server.facts import ModelFacts
+from tusi.server.file_parts import FileParts
 from tusi.server.metrics import Metrics, Outcome
 from tusi.server.server_tools import ServerTools
 from tusi.server.sse import DONE, EventStream, event
@@ -53,11 +54,17 @@ class Generator:
     """All requests of one server."""
 
     def __init__(
-        self, backend: Backend, facts: ModelFacts, config: ServerConfig, tools: ServerTools | None = None
+        self,
+        backend: Backend,
+        facts: ModelFacts,
+        config: ServerConfig,
+        files: FileParts,
+        tools: ServerTools | None = None,
     ) -> None:
         self.backend = backend
         self.facts = facts
         self.config = config
+        self.files = files
         self.tools = tools or ServerTools()
         self.metrics = Metrics(facts)
         self.model_names = config.served_model_names or (backend.model,)

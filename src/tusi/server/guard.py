@@ -13,6 +13,7 @@ from tusi.server.page import is_page
 
 # What a load balancer or Prometheus asks, without a key; it tells nothing about requests.
 OPEN_PATHS = ("/health", "/metrics")
+FILES_PATH = "/v1/files"
 
 
 class Guard:
@@ -32,7 +33,7 @@ class Guard:
         if not is_open and not self._has_key(headers):
             await _UNAUTHORIZED.response()(scope, receive, send)
             return
-        limit = self._config.max_body_bytes
+        limit = self._config.max_file_bytes if scope["path"] == FILES_PATH else self._config.max_body_bytes
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared[:20]) > limit:
             error = body_too_large(limit)

@@ -56,7 +56,7 @@ def _ids(generator: Generator, body: TokenizeRequest) -> list[int]:
         return tokenizer.encode(body.prompt)
     assert generator.facts.prompt_ids is not None  # whoever has a tokenizer has these
     request = ChatRequest(
-        messages=parse_messages(body.messages),
+        messages=parse_messages(generator.files.resolved(body.messages)),
         tools=parse_tools(body.tools),
         template_kwargs=body.chat_template_kwargs or {},
         mm_processor_kwargs=merged_kwargs(generator.config.mm_processor_kwargs, body.mm_processor_kwargs),

@@ -16,6 +16,7 @@ from tusi.core.errors import RequestError
 from tusi.server.answer_format import Payload
 from tusi.server.chat_completions import refuse_loop_limits
 from tusi.server.chat_format import named_logprobs
+from tusi.server.files import page_of
 from tusi.server.generation import Generator, Job
 from tusi.server.responses.form import ResponseFormat
 from tusi.server.responses.items import items_to_messages, read_items
@@ -74,24 +75,7 @@ def router(generator: Generator, store: ResponseStore) -> APIRouter:
     return routes
 
 
-def page_of(items: list[dict[str, Any]], *, limit: int, after: str | None) -> dict[str, Any]:
-    """A page of a list, as OpenAI's clients turn them. Raises RequestError."""
-    if after is not None:
-        ids = [item["id"] for item in items]
-        if after not in ids:
-            raise RequestError(f"after: there is no {after[:80]!r} in this list. Take an id from it.", param="after")
-        items = items[ids.index(after) + 1 :]
-    shown = items[:limit]
-    return {
-        "object": "list",
-        "data": shown,
-        "first_id": shown[0]["id"] if shown else None,
-        "last_id": shown[-1]["id"] if shown else None,
-        "has_more": len(items) > limit,
-    }
-
-
-def response_job(generator: Generator, store: ResponseStore, body: ResponsesRequest) -> Job:
+def response_job(generator: Generator, store: ResponseStore, body: ResponsesRequest, priority: int = 0) -> Job:
     """What to ask the backend and how to answer. Raises RequestError, or BackendUnavailable."""
     model = generator.check_model(body.model)
     response_id = f"resp_{uuid.uuid4().hex}"
@@ -100,7 +84,7 @@ def response_job(generator: Generator, store: ResponseStore, body: ResponsesRequ
     offer = generator.tools.offer(body.tools, body.tool_choice)
     chat = _as_chat(body)
     request = ChatRequest(
-        messages=_messages(body, before, own),
+        messages=_messages(generator, body, before, own),
         tools=offer.schemas,
         tool_choice=offer.choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
@@ -108,6 +92,7 @@ def response_job(generator: Generator, store: ResponseStore, body: ResponsesRequ
         template_kwargs=_template_kwargs(body),
         mm_processor_kwargs=merged_kwargs(generator.config.mm_processor_kwargs, body.mm_processor_kwargs),
         request_id=response_id,
+        priority=priority,
     )
 
     def save(finished: Payload) -> None:
@@ -134,9 +119,16 @@ def _source(generator: Generator, request: ChatRequest, offer: Offer, body: Resp
     return lambda: generator.backend.stream(request), lambda: generator.backend.abort(request_id)
 
 
-def _messages(body: ResponsesRequest, before: list[dict[str, Any]], own: list[dict[str, Any]]) -> tuple[Message, ...]:
+def _messages(
+    generator: Generator, body: ResponsesRequest, before: list[dict[str, Any]], own: list[dict[str, Any]]
+) -> tuple[Message, ...]:
     """Instructions hold for one request: those of earlier ones are not among the items."""
-    said = items_to_messages([*before, *own], num_before=len(before))
+    fields = ("content", "output")
+    items = [
+        *generator.files.resolved(before, param="previous_response_id", fields=fields),
+        *generator.files.resolved(own, param="input", fields=fields),
+    ]
+    said = items_to_messages(items, num_before=len(before))
     if body.instructions:
         said = (Message(role="system", content=(TextPart(body.instructions),)), *said)
     if not said:

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS batches (
     status TEXT NOT NULL, completion_window TEXT NOT NULL, metadata TEXT, total INTEGER NOT NULL DEFAULT 0,
     expires_at INTEGER NOT NULL, in_progress_at INTEGER, finalizing_at INTEGER, completed_at INTEGER,
     failed_at INTEGER, expired_at INTEGER, cancelling_at INTEGER, cancelled_at INTEGER,
-    output_file_id TEXT, error_file_id TEXT, errors TEXT
+    output_file_id TEXT, error_file_id TEXT, errors TEXT, output_lifetime INTEGER,
+    num_completed INTEGER NOT NULL DEFAULT 0, num_failed INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS batch_lines (
     batch_id TEXT NOT NULL, line INTEGER NOT NULL, is_error INTEGER NOT NULL, result TEXT NOT NULL,
