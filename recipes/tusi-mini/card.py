@@ -156,7 +156,7 @@ def example_commands(entries: Examples, language: str) -> str:
 
 
 def example_program(entries: Examples) -> str:
-    """The README's first program."""
+    """The README's first program (the Chinese one has none)."""
     entry = next(entry for entry in entries if entry["name"] == "count")
     return PROGRAM.replace("PICTURE", f"examples/{entry['picture']}").replace("QUESTION", entry["question"])
 
@@ -185,7 +185,7 @@ def pages(scores: Scores, entries: Examples) -> dict[Path, str]:
 def _readme(path: Path, language: str, scores: Scores, entries: Examples) -> str:
     page = with_block(path.read_text(encoding="utf-8"), "scores", readme_block(scores, language))
     page = with_block(page, "examples", example_commands(entries, language))
-    return with_block(page, "program", example_program(entries))
+    return page if language == "zh" else with_block(page, "program", example_program(entries))
 
 
 def _console(commands: Sequence[str]) -> list[str]:
