@@ -42,7 +42,7 @@ CHANGED = (FOLDER, ROOT / "docs", ROOT / "examples", ROOT / "README.md", ROOT / 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A measurement. prepare: a command to run before it; it must be one that can be repeated."""
+    """A measurement. prepare: a command to run before it, once."""
 
     name: str
     command: Sequence[str]
@@ -134,11 +134,19 @@ def measure(piece: Piece, runs: Path) -> Any:
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     if piece.prepare:
-        tusi(piece.prepare, folder=runs)
+        _once(piece.prepare, runs)
     more = ["--out", f"{piece.name}.jsonl"] if piece.command[0] == "eval" else []
     report = json.loads(tusi([*piece.command, *more, "--json"], folder=runs))
     kept.write_text(json.dumps(report), encoding="utf-8")
     return report
+
+
+def _once(command: Sequence[str], runs: Path) -> None:
+    """Run a command that refuses to be run again, unless it was run to its end before."""
+    mark = runs / f"{'-'.join(command[:3])}.done"
+    if not mark.exists():
+        tusi(command, folder=runs)
+        mark.touch()
 
 
 def tusi(arguments: Sequence[str], folder: Path = ROOT) -> str:
