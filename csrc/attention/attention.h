@@ -23,12 +23,15 @@ constexpr int key_span = 256;
 // How keys and values are stored: float32; bfloat16 bits; int8 with one float32 scale a token and head.
 enum class KvFormat : int { f32, bf16, int8 };
 
-// Up to key_tile keys (or values) of one head where they lie. scales: null unless int8.
+// Up to key_tile keys (or values) of one head where they lie. next: rows that will be wanted
+// after these; a kernel asks for them meanwhile, for a cache's rows lie too far apart for the processor to foresee them.
 struct KvRows {
   const void* const* rows;  // [count], each head_dim elements
-  const float* scales;      // [count]
+  const float* scales;      // [count]; meaningless unless int8
   int count, head_dim, width;
   KvFormat format;
+  const void* const* next;  // [next_count]
+  int next_count;
 };
 
 struct SpanSum {

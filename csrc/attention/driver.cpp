@@ -51,10 +51,11 @@ struct Block {
   std::int64_t spans() const { return (keys() + key_span - 1) / key_span; }
 };
 
-// Where `count` keys (or values) from a position on lie. One of these is filled for each tile.
+// Where some keys (or values) lie. One of these is filled for each tile.
 struct TileRows {
   const void* rows[key_tile];
   float scales[key_tile];
+  int count = 0;
 };
 
 const float* pack_queries(const Block& b, Scratch& buf) {
@@ -80,12 +81,26 @@ void attend_span(const Block& b, const AttentionKernels& kernels, const Source& 
   const int head_dim = static_cast<int>(b.head_dim);
   float* s = grown(buf.s, rows * key_span);
   float* tile = grown(buf.tile, key_tile * width);
-  TileRows from;
-  for (int t = 0; t < keys; t += key_tile) {
-    const int count = std::min(key_tile, keys - t);
-    const float* scales = source.keys(k0 + t, count, from);
-    kernels.pack_keys({from.rows, scales, count, head_dim, width, source.format()}, tile);
-    kernels.scores(q, tile, s + t, rows, static_cast<int>(round_up(count, 16)), width, b.scale);
+  // Tiles in the order they are needed: the span's keys, then its values.
+  TileRows buffers[2];
+  const int tiles = (keys + key_tile - 1) / key_tile;
+  const auto find = [&](int step) {
+    TileRows& to = buffers[step % 2];
+    const int t = step % tiles * key_tile;
+    to.count = step < 2 * tiles ? std::min(key_tile, keys - t) : 0;
+    if (step < tiles) source.keys(k0 + t, to);
+    else if (step < 2 * tiles) source.values(k0 + t, to);
+  };
+  const auto rows_of = [&](int step) {
+    find(step + 1);
+    const TileRows &now = buffers[step % 2], &next = buffers[(step + 1) % 2];
+    return KvRows{now.rows, now.scales, now.count, head_dim, width, source.format(), next.rows, next.count};
+  };
+  find(0);
+  for (int t = 0; t < tiles; ++t) {
+    const KvRows from = rows_of(t);
+    kernels.pack_keys(from, tile);
+    kernels.scores(q, tile, s + t * key_tile, rows, static_cast<int>(round_up(from.count, 16)), width, b.scale);
   }
   for (int row = 0; row < rows; ++row) {
     const std::int64_t limit = b.first_limit + row / b.group * b.limit_step;
@@ -98,22 +113,21 @@ void attend_span(const Block& b, const AttentionKernels& kernels, const Source& 
     }
   }
   std::fill_n(part, rows * width, 0.0F);
-  for (int t = 0; t < keys; t += key_tile) {
-    const int count = std::min(key_tile, keys - t);
-    const float* scales = source.values(k0 + t, count, from);
-    kernels.pack_values({from.rows, scales, count, head_dim, width, source.format()}, tile);
-    kernels.accumulate(s + t, tile, part, rows, count, width);
+  for (int t = 0; t < tiles; ++t) {
+    const KvRows from = rows_of(tiles + t);
+    kernels.pack_values(from, tile);
+    kernels.accumulate(s + t * key_tile, tile, part, rows, from.count, width);
   }
 }
 
 // The running result of a block's rows, taken from one span after the other.
 class Totals {
  public:
-  Totals(const Block& block, const AttentionKernels& kernels, Scratch& buf) : b_(block), kernels_(kernels) {
-    out_ = grown(buf.out, b_.rows() * b_.width());
+  // out: [rows][width]; totals: [rows].
+  Totals(const Block& block, const AttentionKernels& kernels, float* out, SpanSum* totals)
+      : b_(block), kernels_(kernels), out_(out), totals_(totals) {
     std::fill_n(out_, b_.rows() * b_.width(), 0.0F);
-    buf.totals.assign(size(b_.rows()), {-std::numeric_limits<float>::infinity(), 0.0F});
-    totals_ = buf.totals.data();
+    std::fill_n(totals_, b_.rows(), SpanSum{-std::numeric_limits<float>::infinity(), 0.0F});
   }
 
   void add(std::int64_t span, const float* part, const SpanSum* sums) {
@@ -133,7 +147,7 @@ class Totals {
   }
 
  private:
-  const Block& b_;
+  Block b_;
   const AttentionKernels& kernels_;
   float* out_;
   SpanSum* totals_;
@@ -145,7 +159,8 @@ void attend(const Block& b, const AttentionKernels& kernels, const Source& sourc
   const float* q = pack_queries(b, buf);
   float* part = grown(buf.part, b.rows() * b.width());
   buf.spans.resize(size(b.rows()));
-  Totals totals(b, kernels, buf);
+  buf.totals.resize(size(b.rows()));
+  Totals totals(b, kernels, grown(buf.out, b.rows() * b.width()), buf.totals.data());
   for (std::int64_t span = 0; span < b.spans(); ++span) {
     attend_span(b, kernels, source, q, span, part, buf.spans.data(), buf);
     totals.add(span, part, buf.spans.data());
@@ -153,11 +168,38 @@ void attend(const Block& b, const AttentionKernels& kernels, const Source& sourc
   totals.write();
 }
 
-// Few blocks and long contexts (one conversation that decodes): the spans of a block go to different threads, and are
-// merged in the same order as ever.
+// Blocks first .. first + count, of the same queries and all KV heads, span by span: the heads of a token lie side by
+// side, and the processor fetches the others with the first.
 template <class MakeBlock, class MakeSource>
-void attend_by_spans(std::int64_t blocks, const AttentionKernels& kernels, const MakeBlock& make_block,
-                     const MakeSource& make_source) {
+void attend_together(std::int64_t first, std::int64_t count, const AttentionKernels& kernels,
+                     const MakeBlock& make_block, const MakeSource& make_source) {
+  Scratch& buf = scratch();
+  const Block shape = make_block(first);
+  const std::int64_t rows = shape.rows(), floats = rows * shape.width();
+  float* part = grown(buf.part, floats);
+  float* out = grown(buf.out, count * floats);
+  buf.spans.resize(size(rows));
+  buf.totals.resize(size(count * rows));
+  std::vector<Totals> totals;
+  totals.reserve(size(count));
+  for (std::int64_t i = 0; i < count; ++i) {
+    totals.emplace_back(make_block(first + i), kernels, out + i * floats, buf.totals.data() + i * rows);
+  }
+  for (std::int64_t span = 0; span < shape.spans(); ++span) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      const Block b = make_block(first + i);
+      attend_span(b, kernels, make_source(first + i), pack_queries(b, buf), span, part, buf.spans.data(), buf);
+      totals[size(i)].add(span, part, buf.spans.data());
+    }
+  }
+  for (const Totals& one : totals) one.write();
+}
+
+// Few blocks and long contexts (one conversation that decodes): the spans of a block go to different threads, those of
+// its `kv_heads` together, and are merged in the same order as ever.
+template <class MakeBlock, class MakeSource>
+void attend_by_spans(std::int64_t blocks, std::int64_t kv_heads, const AttentionKernels& kernels,
+                     const MakeBlock& make_block, const MakeSource& make_source) {
   std::int64_t spans = 0, floats = 0, rows = 0;
   for (std::int64_t i = 0; i < blocks; ++i) {
     const Block b = make_block(i);
@@ -167,16 +209,22 @@ void attend_by_spans(std::int64_t blocks, const AttentionKernels& kernels, const
   }
   std::vector<float> parts(size(blocks * spans * floats));
   std::vector<SpanSum> sums(size(blocks * spans * rows));
-  parallel_for(blocks * spans, [&](std::int64_t item) {
-    const Block b = make_block(item / spans);
-    if (item % spans >= b.spans()) return;
+  parallel_for(blocks / kv_heads * spans, [&](std::int64_t piece) {
     Scratch& buf = scratch();
-    attend_span(b, kernels, make_source(item / spans), pack_queries(b, buf), item % spans, parts.data() + item * floats,
-                sums.data() + item * rows, buf);
+    const std::int64_t span = piece % spans;
+    for (std::int64_t i = piece / spans * kv_heads; i < (piece / spans + 1) * kv_heads; ++i) {
+      const Block b = make_block(i);
+      if (span >= b.spans()) return;
+      const std::int64_t item = i * spans + span;
+      attend_span(b, kernels, make_source(i), pack_queries(b, buf), span, parts.data() + item * floats,
+                  sums.data() + item * rows, buf);
+    }
   });
   parallel_for(blocks, [&](std::int64_t i) {
     const Block b = make_block(i);
-    Totals totals(b, kernels, scratch());
+    Scratch& buf = scratch();
+    buf.totals.resize(size(b.rows()));
+    Totals totals(b, kernels, grown(buf.out, b.rows() * b.width()), buf.totals.data());
     for (std::int64_t span = 0; span < b.spans(); ++span) {
       const std::int64_t item = i * spans + span;
       totals.add(span, parts.data() + item * floats, sums.data() + item * rows);
@@ -213,18 +261,14 @@ class PagedSource {
 
   KvFormat format() const { return a_.cache.format; }
 
-  const float* keys(std::int64_t position, int count, TileRows& to) const {
-    return find(position, count, a_.cache.keys, a_.cache.key_scales, to);
-  }
-
-  const float* values(std::int64_t position, int count, TileRows& to) const {
-    return find(position, count, a_.cache.values, a_.cache.value_scales, to);
-  }
+  // to.count of them, from a position on.
+  void keys(std::int64_t position, TileRows& to) const { find(position, a_.cache.keys, a_.cache.key_scales, to); }
+  void values(std::int64_t position, TileRows& to) const { find(position, a_.cache.values, a_.cache.value_scales, to); }
 
  private:
-  const float* find(std::int64_t position, int count, const void* cache, const float* scales, TileRows& to) const {
+  void find(std::int64_t position, const void* cache, const float* scales, TileRows& to) const {
     std::int64_t column = position / a_.block_size, offset = position % a_.block_size;
-    for (int j = 0; j < count; ++j) {
+    for (int j = 0; j < to.count; ++j) {
       const std::int64_t at = (table_[column] * a_.block_size + offset) * a_.kv_heads + kv_head_;
       to.rows[j] = static_cast<const char*>(cache) + at * row_bytes_;
       if (scales != nullptr) to.scales[j] = scales[at];
@@ -233,7 +277,6 @@ class PagedSource {
         ++column;
       }
     }
-    return scales == nullptr ? nullptr : to.scales;
   }
 
   const PagedAttentionArgs& a_;
@@ -248,11 +291,10 @@ struct SegmentSource {
   std::int64_t stride;
 
   static KvFormat format() { return KvFormat::f32; }
-  const float* keys(std::int64_t position, int count, TileRows& to) const { return find(k, position, count, to); }
-  const float* values(std::int64_t position, int count, TileRows& to) const { return find(v, position, count, to); }
-  const float* find(const float* from, std::int64_t position, int count, TileRows& to) const {
-    for (int j = 0; j < count; ++j) to.rows[j] = from + (position + j) * stride;
-    return nullptr;
+  void keys(std::int64_t position, TileRows& to) const { find(k, position, to); }
+  void values(std::int64_t position, TileRows& to) const { find(v, position, to); }
+  void find(const float* from, std::int64_t position, TileRows& to) const {
+    for (int j = 0; j < to.count; ++j) to.rows[j] = from + (position + j) * stride;
   }
 };
 
@@ -297,8 +339,12 @@ void paged_attention(const PagedAttentionArgs& a, const AttentionKernels& kernel
     longest = std::max<std::int64_t>(longest, a.seq_lens[w.owner]);
   }
   if (products > serial_work && blocks < 2 * num_threads() && longest > 4 * key_span) {
-    attend_by_spans(blocks, kernels, make_block, make_source);
-    return;
+    return attend_by_spans(blocks, a.kv_heads, kernels, make_block, make_source);
+  }
+  if (static_cast<std::int64_t>(work.size()) >= num_threads()) {
+    return parallel_if(products > serial_work, static_cast<std::int64_t>(work.size()), [&](std::int64_t item) {
+      attend_together(item * a.kv_heads, a.kv_heads, kernels, make_block, make_source);
+    });
   }
   parallel_if(products > serial_work, blocks,
               [&](std::int64_t item) { attend(make_block(item), kernels, make_source(item)); });

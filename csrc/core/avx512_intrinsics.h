@@ -57,5 +57,18 @@ static inline __m512 tusi_cvtepi32_ps(__m512i v) {
   return simd_lanes<__m512, float>([&](int i) { return static_cast<float>(words[i]); });
 }
 #undef _mm512_cvtepi32_ps
+#undef _mm512_shuffle_f32x4
 #define _mm512_cvtepi32_ps tusi_cvtepi32_ps
+
+static inline __m512 tusi_shuffle_f32x4(__m512 a, __m512 b, int control) {
+  float from[32], to[16];
+  __builtin_memcpy(from, &a, sizeof(a));
+  __builtin_memcpy(from + 16, &b, sizeof(b));
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const int chosen = ((control >> (quarter * 2)) & 3) + (quarter < 2 ? 0 : 4);
+    __builtin_memcpy(to + quarter * 4, from + chosen * 4, 16);
+  }
+  return simd_bits<__m512>(to);
+}
+#define _mm512_shuffle_f32x4 tusi_shuffle_f32x4
 #endif
