@@ -33,6 +33,7 @@ def serve(
     max_num_batched_tokens: own.MaxBatchedTokens = 1024,
     max_requests: own.MaxRequests = 256,
     replicas: own.Replicas = None,
+    allowed_host: own.AllowedHosts = None,
     mm_processor_kwargs: own.MMKwargs = None,
     limit_mm_per_prompt: own.MMLimit = None,
     allowed_local_media_path: own.LocalMedia = None,
@@ -81,12 +82,14 @@ def serve(
         media_limits=limits,
         num_replicas=replicas,
     )
+    keys = own.api_keys(api_key)
     config = ServerConfig(
         served_model_names=tuple(served_model_name or ()),
-        api_keys=own.api_keys(api_key),
+        api_keys=keys,
         mm_processor_kwargs=kwargs,
         max_requests=max_requests,
         state_dir=state_dir,
+        hosts=own.hosts(host, keys, allowed_host),
     )
     choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url, mcp=mcp)
     run_server(

@@ -94,6 +94,15 @@ Replicas = Annotated[
         "Without it, the model runs in the server's own process.",
     ),
 ]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        metavar="NAME",
+        help="Name by which requests may call a server that listens to this machine alone, beside localhost; "
+        "repeatable. Others are refused, so that no web page gets in by a name of its own.",
+    ),
+]
 MMKwargs = Annotated[
     str | None,
     typer.Option("--mm-processor-kwargs", metavar="JSON", help='Such as {"fps": 1, "image_max_pixels": 1000000}.'),
@@ -153,6 +162,13 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def hosts(host: str, keys: tuple[str, ...], allowed: list[str] | None) -> tuple[str, ...] | None:
+    """Names by which requests must call the server; None: any. A key keeps web pages out as well."""
+    if allowed is None and (keys or not is_loopback(host)):
+        return None
+    return tuple(name.lower() for name in allowed or ())
 
 
 def json_object(text: str | None, option: str) -> Mapping[str, Any]:

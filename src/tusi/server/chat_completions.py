@@ -12,6 +12,7 @@ from starlette.responses import Response
 from tusi.backends.protocol import ChatRequest
 from tusi.chat.openai import parse_messages
 from tusi.core.errors import RequestError
+from tusi.server.body import JSONRoute
 from tusi.server.chat_format import ChatFormat
 from tusi.server.generation import Generator, Job
 from tusi.server.sampling import merged_kwargs, sampling_params
@@ -21,7 +22,7 @@ from tusi.server.steps_format import StepsFormat
 
 def router(generator: Generator) -> APIRouter:
     """The endpoint."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JSONRoute)
 
     @routes.post("/v1/chat/completions", response_model=None)
     async def create_chat_completion(body: ChatCompletionRequest, http: Request) -> Response:

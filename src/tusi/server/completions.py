@@ -19,6 +19,7 @@ from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import BackendUnavailable, RequestError
 from tusi.engine.sampling_params import SamplingParams
 from tusi.server.answer_format import Payload
+from tusi.server.body import JSONRoute
 from tusi.server.bridge import ItemStream, OpenStream, StreamItem
 from tusi.server.chat_completions import wants_usage
 from tusi.server.chat_format import finite, usage_object
@@ -113,7 +114,7 @@ class TextFormat:
 
 def router(generator: Generator) -> APIRouter:
     """The endpoint."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JSONRoute)
 
     @routes.post("/v1/completions", response_model=None)
     async def create_completion(body: CompletionRequest, http: Request) -> Response:

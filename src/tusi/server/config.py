@@ -18,8 +18,10 @@ class ServerConfig:
     api_keys: of these, clients must send one as `Authorization: Bearer ...`; empty: nothing is asked.
     mm_processor_kwargs: for requests that bring none of the same name.
     max_requests: requests in the house at once, running and waiting; the next one is answered with 429.
-    max_body_bytes: of one request. max_file_bytes: of an upload to /v1/files.
+    max_body_bytes, max_held_bytes: of one request, of all in the house. body_seconds: for a body to arrive.
+    max_file_bytes: of an upload to /v1/files, which lies on disk.
     batch_concurrency: lines of a batch that run at once, behind all other requests.
+    hosts: names, beside IP addresses and localhost, by which requests must call the server; None: any name will do.
     drain_seconds: what requests get to finish in once the server is told to stop.
     state_dir: where responses, files and batches are kept; None: a temporary folder, gone with the server.
     """
@@ -29,13 +31,16 @@ class ServerConfig:
     mm_processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_requests: int = 256
     max_body_bytes: int = 128 * 2**20
+    max_held_bytes: int = 1024 * 2**20
     max_file_bytes: int = 1024 * 2**20
+    body_seconds: int = 120
     batch_concurrency: int = 8
+    hosts: tuple[str, ...] | None = None
     drain_seconds: int = 60
     state_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_requests", "max_body_bytes", "max_file_bytes", "batch_concurrency", "drain_seconds"):
+        for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be 1 or more. Correct it.")
         if not all(key.isascii() and key.isprintable() and key.strip() == key != "" for key in self.api_keys):
@@ -43,3 +48,14 @@ class ServerConfig:
                 "an API key is empty or has characters that a header cannot carry; it must be visible ASCII. "
                 "Choose another one."
             )
+
+
+_POSITIVE = (
+    "max_requests",
+    "max_body_bytes",
+    "max_held_bytes",
+    "max_file_bytes",
+    "body_seconds",
+    "batch_concurrency",
+    "drain_seconds",
+)

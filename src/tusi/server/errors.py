@@ -59,6 +59,14 @@ class ErrorReply:
         return JSONResponse(self.body, self.status, self.headers)
 
 
+class Refusal(HTTPException):
+    """A refusal with a status of its own, by what stands before the endpoints."""
+
+    def __init__(self, status: int, message: str, *, code: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, message, headers)
+        self.reply = ErrorReply(status=status, message=message, code=code, headers=headers or {})
+
+
 def describe(error: BaseException) -> ErrorReply:
     """What to tell the client about an error. Logs those that are not the client's."""
     if isinstance(error, RequestError):
@@ -95,6 +103,8 @@ def install(app: FastAPI) -> None:
 
     async def on_http(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, StarletteHTTPException)
+        if isinstance(error, Refusal):
+            return error.reply.response()
         headers = dict(error.headers or {})
         return ErrorReply(status=error.status_code, message=str(error.detail), headers=headers).response()
 
@@ -102,13 +112,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(StarletteHTTPException, on_http)
     for kind in (RequestError, CapacityError, BackendUnavailable, EngineError, Exception):
         app.add_exception_handler(kind, on_error)
-
-
-def body_too_large(limit: int) -> HTTPException:
-    """For a request body over the limit."""
-    return HTTPException(
-        413, f"the request is larger than {limit:,} bytes, the limit here. Send smaller or fewer media, or URLs."
-    )
 
 
 def describe_validation(errors: Sequence[Any]) -> ErrorReply:
@@ -121,7 +124,8 @@ def describe_validation(errors: Sequence[Any]) -> ErrorReply:
         message = f"{where}this field is not one that is honoured here. Leave it out, or correct its name."
         return ErrorReply(status=400, message=message, param=param, code="unsupported_parameter")
     if first["type"] in ("json_invalid", "model_attributes_type"):
-        message = "the body is not a JSON object. Send one, with the header Content-Type: application/json."
+        why = f" ({first['ctx']['error']})" if first["type"] == "json_invalid" else ""
+        message = f"the body is not a JSON object{why}. Send one, with the header Content-Type: application/json."
         return ErrorReply(status=400, message=message, code="invalid_json")
     return ErrorReply(
         status=400, message=f"{where}{first['msg']}. Correct this field.", param=param, code="invalid_request"

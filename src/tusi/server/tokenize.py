@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from tusi.backends.protocol import ChatRequest
 from tusi.chat.openai import parse_messages, parse_tools
 from tusi.core.errors import RequestError
+from tusi.server.body import JSONRoute
 from tusi.server.generation import Generator
 from tusi.server.sampling import merged_kwargs
 from tusi.server.schema import DetokenizeRequest, TokenizeRequest
@@ -19,7 +20,7 @@ from tusi.server.schema import DetokenizeRequest, TokenizeRequest
 
 def router(generator: Generator) -> APIRouter:
     """The endpoints."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JSONRoute)
 
     @routes.post("/tokenize")
     def tokenize(body: TokenizeRequest) -> dict[str, Any]:

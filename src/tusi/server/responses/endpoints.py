@@ -14,6 +14,7 @@ from tusi.backends.protocol import ChatRequest, TokenLogprobs
 from tusi.chat.messages import Message, TextPart
 from tusi.core.errors import RequestError
 from tusi.server.answer_format import Payload
+from tusi.server.body import JSONRoute
 from tusi.server.chat_completions import refuse_loop_limits
 from tusi.server.chat_format import named_logprobs
 from tusi.server.files import page_of
@@ -29,7 +30,7 @@ from tusi.server.state.responses import ResponseStore, StoredResponse
 
 def router(generator: Generator, store: ResponseStore) -> APIRouter:
     """The endpoints."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JSONRoute)
 
     @routes.post("/v1/responses", response_model=None)
     async def create_response(body: ResponsesRequest, http: Request) -> Response:
