@@ -33,6 +33,7 @@ from PIL import (
 )
 
 from tusi.core.errors import UnsupportedMedia
+from tusi.processing.frames import has_more_frames
 from tusi.processing.limits import MediaLimits, check_limit
 from tusi.processing.quiet import pillow_warnings_silenced
 
@@ -78,6 +79,7 @@ def load_image(data: bytes, limits: MediaLimits, *, param: str | None = None) ->
         )
     with pillow_warnings_silenced():
         image = _open(data, param)
+        _check_num_frames(image, data, limits, param)
         return to_rgb(image, limits, param=param)
 
 
@@ -160,6 +162,20 @@ def _open(data: bytes, param: str | None) -> Image.Image:
         f"or JPEG (HEIC, SVG and PDF are not read).",
         param=param,
     )
+
+
+def _check_num_frames(image: Image.Image, data: bytes, limits: MediaLimits, param: str | None) -> None:
+    try:
+        has_more = has_more_frames(image, data, limits.max_image_frames)
+    except DECODER_ERRORS as error:
+        _refuse_damaged(error, param)
+    if has_more:
+        raise UnsupportedMedia(
+            f"the picture has more than {limits.max_image_frames:,} frames or pages (max_image_frames). Send the page "
+            "that matters, or the frames as a video.",
+            param=param,
+            code="media_limit_exceeded",
+        )
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -15,9 +15,11 @@ class MediaLimits:
 
     max_image_bytes, max_video_bytes: size of one encoded item, whether it is read, decoded from base64 or downloaded.
     max_image_pixels: width x height of a picture, read from its header before anything is decoded.
+    max_image_frames: frames or pages of a picture file; the first one is shown.
     max_frame_pixels: the same for one frame of a video, as stored.
     max_video_frames: frames that one video may contribute after sampling.
     max_video_seconds, max_source_frames: length of a video before sampling.
+    max_listed_frames: pictures in a list that is given as a video, before sampling.
     max_images, max_videos: items in one prompt.
     max_placeholder_tokens: tokens that all media of one prompt may take together; checked before pixels are made.
     connect_timeout, read_timeout, total_timeout: seconds to reach a server, between two pieces, for the whole download.
@@ -32,10 +34,12 @@ class MediaLimits:
     max_image_bytes: int = 64 * _MIB
     max_video_bytes: int = 1024 * _MIB
     max_image_pixels: int = 120_000_000
+    max_image_frames: int = 1000
     max_frame_pixels: int = 36_000_000
     max_video_frames: int = 1024
     max_video_seconds: float = 4 * 3600.0
     max_source_frames: int = 1_000_000
+    max_listed_frames: int = 4096
     max_images: int = 64
     max_videos: int = 8
     max_placeholder_tokens: int = 131_072
@@ -69,10 +73,12 @@ _POSITIVE = (
     "max_image_bytes",
     "max_video_bytes",
     "max_image_pixels",
+    "max_image_frames",
     "max_frame_pixels",
     "max_video_frames",
     "max_video_seconds",
     "max_source_frames",
+    "max_listed_frames",
     "max_placeholder_tokens",
     "connect_timeout",
     "read_timeout",

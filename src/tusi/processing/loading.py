@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import BoundedSemaphore
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -27,6 +28,8 @@ from tusi.processing.options import ImageOptions, VideoOptions, image_options, v
 from tusi.processing.sources import decode_base64, open_source
 
 _HASH_CHUNK = 1 << 20
+# A picture that the limits allow may take a gigabyte while it is decoded; a server has hundreds of requests at once.
+_AT_ONCE = {"image": BoundedSemaphore(4), "video": BoundedSemaphore(2)}
 
 
 @dataclass(kw_only=True)
@@ -75,6 +78,10 @@ class MediaLoader:
         return medium
 
     def _process(self, file: BinaryIO, options: ImageOptions | VideoOptions, param: str) -> ProcessedMedium:
+        with _AT_ONCE["image" if isinstance(options, ImageOptions) else "video"]:
+            return self._process_now(file, options, param)
+
+    def _process_now(self, file: BinaryIO, options: ImageOptions | VideoOptions, param: str) -> ProcessedMedium:
         if isinstance(options, ImageOptions):
             picture = load_image(file.read(), self.limits, param=param)
             return process_image(picture, options, self.config.image, self.limits, param=param)

@@ -101,7 +101,7 @@ def process_frame_list(
     if not sources:
         _refuse("the video is an empty list of frames", "Give at least one picture.", param)
     check_limit(
-        len(sources), limits, "max_source_frames", what="frames in the list", advice="Send fewer frames.", param=param
+        len(sources), limits, "max_listed_frames", what="frames in the list", advice="Send fewer frames.", param=param
     )
     times = _frame_times(len(sources), options, param)
     target = options.sampling.target_frames

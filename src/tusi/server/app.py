@@ -78,6 +78,7 @@ def make_server(app: FastAPI, config: ServerConfig) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http="h11",  # httptools, which uvicorn prefers where it is installed, reads heads of any length
             log_level="warning",
             access_log=False,
             server_header=False,
