@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from tusi.core.errors import RequestError
+from tusi.server.body import JSONRoute
 from tusi.server.files import page_of
 from tusi.server.schema import Body
 from tusi.server.state.batches import BatchStore
@@ -39,7 +40,7 @@ class BatchRequest(Body):
 
 def router(batches: BatchStore, files: FileStore, *, endpoints: Collection[str], wake: Callable[[], None]) -> APIRouter:
     """The endpoints. endpoints: what a batch may ask."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JSONRoute)
 
     @routes.post("/v1/batches")
     def create_batch(body: BatchRequest) -> dict[str, Any]:
