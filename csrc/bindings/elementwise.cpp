@@ -1,5 +1,8 @@
 // Norms, activations, rotary embedding, routing and conversions: every op that treats rows or elements one by one.
-#include "activation/activation.h"
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include "activation/dispatch.h"
 #include "bindings/checks.h"
 #include "bindings/gil.h"
 #include "convert/convert.h"
@@ -11,6 +14,7 @@ namespace tusi::bindings {
 namespace {
 
 using namespace nb::literals;
+using IsaName = std::optional<std::string>;
 
 std::int64_t count_of(const View& view) {
   std::int64_t count = 1;
@@ -56,7 +60,15 @@ void layer_norm_op(const In& x_TD, const In& weight_D, const In& bias_D, double 
               static_cast<float>(eps)});
 }
 
-void silu_and_mul_op(const In& gate_up_T2F, const Out& out_TF) {
+std::pair<View, View> check_unary(const In& x_any, const Out& out_any) {
+  const View x = check("x", x_any, {Dtype::f32}, {});
+  const View result = check("out", out_any, {Dtype::f32}, {});
+  same_shape(result, x);
+  no_overlap(result, x, true);
+  return {x, result};
+}
+
+void silu_and_mul_op(const In& gate_up_T2F, const Out& out_TF, const IsaName& isa) {
   const View gate_up = check("gate_up_T2F", gate_up_T2F, {Dtype::f32}, {});
   const std::int64_t width = last_axis(gate_up);
   if (width % 2 != 0) {
@@ -69,18 +81,22 @@ void silu_and_mul_op(const In& gate_up_T2F, const Out& out_TF) {
   const View result = check("out", out_TF, {Dtype::f32}, {});
   same_shape(result, expected);
   no_overlap(result, gate_up, false);
+  const ActivationKernels& kernels = select_activation_kernels(choose_isa(isa));
   const ReleasedGil release;
-  silu_and_mul(in<float>(gate_up), out<float>(result), rows_of(gate_up), width / 2);
+  silu_and_mul(in<float>(gate_up), out<float>(result), rows_of(gate_up), width / 2, kernels);
 }
 
-template <void (*op)(const float*, float*, std::int64_t)>
-void unary_op(const In& x_any, const Out& out_any) {
-  const View x = check("x", x_any, {Dtype::f32}, {});
-  const View result = check("out", out_any, {Dtype::f32}, {});
-  same_shape(result, x);
-  no_overlap(result, x, true);
+void gelu_op(const In& x_any, const Out& out_any) {
+  const auto [x, result] = check_unary(x_any, out_any);
   const ReleasedGil release;
-  op(in<float>(x), out<float>(result), count_of(x));
+  gelu(in<float>(x), out<float>(result), count_of(x));
+}
+
+void quick_gelu_op(const In& x_any, const Out& out_any, const IsaName& isa) {
+  const auto [x, result] = check_unary(x_any, out_any);
+  const ActivationKernels& kernels = select_activation_kernels(choose_isa(isa));
+  const ReleasedGil release;
+  quick_gelu(in<float>(x), out<float>(result), count_of(x), kernels);
 }
 
 template <void (*op)(const RotaryArgs&)>
@@ -141,9 +157,9 @@ void bind_elementwise(nb::module_& m) {
   m.def("rms_norm", &rms_norm_op, "x_TD"_a.noconvert(), "weight_D"_a.noconvert(), "eps"_a, "out"_a.noconvert());
   m.def("layer_norm", &layer_norm_op, "x_TD"_a.noconvert(), "weight_D"_a.noconvert(), "bias_D"_a.noconvert(), "eps"_a,
         "out"_a.noconvert());
-  m.def("silu_and_mul", &silu_and_mul_op, "gate_up_T2F"_a.noconvert(), "out"_a.noconvert());
-  m.def("gelu", &unary_op<gelu>, "x"_a.noconvert(), "out"_a.noconvert());
-  m.def("quick_gelu", &unary_op<quick_gelu>, "x"_a.noconvert(), "out"_a.noconvert());
+  m.def("silu_and_mul", &silu_and_mul_op, "gate_up_T2F"_a.noconvert(), "out"_a.noconvert(), "isa"_a = nb::none());
+  m.def("gelu", &gelu_op, "x"_a.noconvert(), "out"_a.noconvert());
+  m.def("quick_gelu", &quick_gelu_op, "x"_a.noconvert(), "out"_a.noconvert(), "isa"_a = nb::none());
   m.def("rotary_interleaved", &rotary_op<rotary_interleaved>, "x_TNH"_a.noconvert(), "cos_TP"_a.noconvert(),
         "sin_TP"_a.noconvert(), "out"_a.noconvert());
   m.def("rotary_half", &rotary_op<rotary_half>, "x_TNH"_a.noconvert(), "cos_TP"_a.noconvert(), "sin_TP"_a.noconvert(),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.kernels.helpers import assert_refuses_bad_arrays, each_token_count, normal
+from tests.kernels.helpers import assert_refuses_bad_arrays, each_isa, each_token_count, normal
 from tusi import kernels
 from tusi.kernels import reference
 
@@ -30,21 +30,26 @@ def test_norms_equal_the_reference_also_in_place(tokens: int, width: int) -> Non
     np.testing.assert_array_equal(kernels.layer_norm(x := x_TD.copy(), weight_D, bias_D, 1e-6, out=x), layer)
 
 
+@each_isa
 @each_token_count
 @pytest.mark.parametrize("width", [1, 9, 512])
-def test_activations_equal_the_reference(tokens: int, width: int) -> None:
+def test_activations_equal_the_reference(tokens: int, width: int, isa: str) -> None:
     x = normal(tokens, width * 2, scale=8.0)
-    np.testing.assert_allclose(kernels.silu_and_mul(x), reference.silu_and_mul(x), rtol=2e-6, atol=1e-30)
+    np.testing.assert_allclose(kernels.silu_and_mul(x, isa=isa), reference.silu_and_mul(x), rtol=2e-6, atol=1e-30)
     # 1 + erf cancels for negative x: the error is absolute there, one rounding of 1 times x.
     np.testing.assert_allclose(kernels.gelu(x), reference.gelu(x), rtol=1e-6, atol=2e-6)
-    np.testing.assert_allclose(kernels.quick_gelu(x), reference.quick_gelu(x), rtol=4e-6, atol=1e-30)
+    np.testing.assert_allclose(kernels.quick_gelu(x, isa=isa), reference.quick_gelu(x), rtol=4e-6, atol=1e-30)
 
 
-def test_activations_at_the_ends_of_float32() -> None:
+@each_isa
+def test_activations_at_the_ends_of_float32(isa: str) -> None:
     x = np.array([[-3e38, -100.0, -0.0, 0.0, 100.0, 1e30, 1, 1, 1, 1, 1, 1]], np.float32)
-    np.testing.assert_array_equal(kernels.silu_and_mul(x)[0, [0, 2, 3, 4, 5]], np.float32([0, 0, 0, 100, 1e30]))
+    silu = kernels.silu_and_mul(x, isa=isa)
+    np.testing.assert_array_equal(silu[0, [0, 2, 3, 4, 5]], np.float32([0, 0, 0, 100, 1e30]))
     assert np.isfinite(kernels.gelu(x)).all()
-    assert np.isfinite(kernels.quick_gelu(x)).all()
+    assert np.isfinite(kernels.quick_gelu(x, isa=isa)).all()
+    damaged = np.array([np.nan, 1.0] * 16, np.float32)
+    np.testing.assert_array_equal(np.isnan(kernels.quick_gelu(damaged, isa=isa)), np.isnan(damaged))
 
 
 @each_token_count

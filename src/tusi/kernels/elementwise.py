@@ -1,8 +1,8 @@
 """Norms, activations, rotary embedding and the router's choice: float32 ops that treat each row by itself.
 
 Each function writes into `out` (or a new array) and returns it; where it says so, `out` may be the input itself.
-Raises TypeError for a wrong dtype or a gap in memory, ValueError for a wrong shape; nothing is ever copied. There is
-one portable version of each, so none takes an `isa`.
+Raises TypeError for a wrong dtype or a gap in memory, ValueError for a wrong shape; nothing is ever copied. Those
+that a portable loop is fast enough for take no `isa`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def layer_norm(x_TD: F32, weight_D: F32, bias_D: F32, eps: float, *, out: F32 | 
     return out
 
 
-def silu_and_mul(gate_up_T2F: F32, *, out: F32 | None = None) -> F32:
-    """silu(first half of the last axis) * second half."""
+def silu_and_mul(gate_up_T2F: F32, *, out: F32 | None = None, isa: str | None = None) -> F32:
+    """silu(first half of the last axis) * second half; differs in the last bits from one instruction set to another."""
     if out is None:
         out = np.empty((*gate_up_T2F.shape[:-1], *(n // 2 for n in gate_up_T2F.shape[-1:])), np.float32)
-    _native.silu_and_mul(gate_up_T2F, out)
+    _native.silu_and_mul(gate_up_T2F, out, isa)
     return out
 
 
@@ -42,10 +42,10 @@ def gelu(x: F32, *, out: F32 | None = None) -> F32:
     return out
 
 
-def quick_gelu(x: F32, *, out: F32 | None = None) -> F32:
-    """x * sigmoid(1.702 x). Any shape. In place if out is x."""
+def quick_gelu(x: F32, *, out: F32 | None = None, isa: str | None = None) -> F32:
+    """x * sigmoid(1.702 x). Any shape. In place if out is x. Differs in the last bits between instruction sets."""
     out = np.empty(x.shape, np.float32) if out is None else out
-    _native.quick_gelu(x, out)
+    _native.quick_gelu(x, out, isa)
     return out
 
 
