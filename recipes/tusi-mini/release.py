@@ -80,6 +80,8 @@ def pieces(samples: int, drift_samples: int) -> list[Piece]:
 def main() -> None:
     """Run the whole release, or what is left of it."""
     options = _options()
+    if not FOLDER.is_relative_to(ROOT):
+        sys.exit(f"the package in use lies in {FOLDER}; set PYTHONPATH={ROOT / 'src'}, or install {ROOT} with -e")
     digest = place(options.checkpoint) if options.checkpoint else _digest(FOLDER / WEIGHTS)
     runs = ROOT / "runs" / "release-mini" / digest[:12]
     runs.mkdir(parents=True, exist_ok=True)
