@@ -14,6 +14,7 @@ from tusi.chat.tokenizer import load_tokenizer
 from tusi.core.types import WeightFormat, WeightFormatChoice
 from tusi.engine.config import EngineConfig
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
+from tusi.models.packed_file import WeightMemory
 from tusi.models.parameters import Progress
 from tusi.models.random_tokenizer import random_tokenizer_files
 from tusi.models.random_weights import random_model
@@ -33,13 +34,20 @@ class Subject:
 
 
 def load_subject(
-    name: str, *, dtype: WeightFormatChoice, engine_config: EngineConfig, progress: Progress | None = None
+    name: str,
+    *,
+    dtype: WeightFormatChoice,
+    engine_config: EngineConfig,
+    weight_memory: WeightMemory | None = None,
+    progress: Progress | None = None,
 ) -> Subject:
-    """A folder or pulled model. Raises CheckpointError or ConfigError."""
+    """A folder or pulled model, from its packed file if it has one. Raises CheckpointError or ConfigError."""
     with model_folder(name) as folder:
         begin = time.perf_counter()
         frontend = load_frontend(folder, name=name)
-        model = load_weights(folder, dtype=dtype, engine_config=engine_config, progress=progress)
+        model = load_weights(
+            folder, dtype=dtype, engine_config=engine_config, weight_memory=weight_memory, progress=progress
+        )
     return Subject(name=name, model=model, processor=frontend.processor, load_seconds=time.perf_counter() - begin)
 
 

@@ -36,6 +36,13 @@ class Format(StrEnum):
     fp32 = "fp32"
 
 
+class Memory(StrEnum):
+    """Where packed weights lie."""
+
+    anonymous = "anonymous"
+    mmap = "mmap"
+
+
 _OURS: dict[Format, WeightFormat] = {
     Format.wint4: "int4",
     Format.wint8: "int8",
@@ -58,6 +65,9 @@ def bench(
     sequences: Annotated[str, typer.Option(help="How many sequences decode together; 'none' for none.")] = "1,8,16",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens that each sequence decodes a round.")] = 32,
     image: Annotated[str, typer.Option(help="Picture to read, WIDTHxHEIGHT; 'none' for none.")] = "1024x768",
+    weight_memory: Annotated[
+        Memory | None, typer.Option(help="Where a model's packed weights lie; TUSI_WEIGHT_MEMORY, if not given.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Repeats of each measurement.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -85,7 +95,7 @@ def bench(
         kv_cache_dtype=kv_cache_dtype,
         enable_prefix_caching=False,
     )
-    subject = _subject(model, shape, weight_format, engine_config)
+    subject = _subject(model, shape, weight_format, engine_config, weight_memory)
     report = measure(subject, plan, engine_config, tell=lambda line: print(f"measuring: {line}", file=sys.stderr))
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
@@ -93,12 +103,20 @@ def bench(
         _print(report)
 
 
-def _subject(model: str | None, shape: str | None, weight_format: Format, engine_config: EngineConfig) -> Subject:
+def _subject(
+    model: str | None, shape: str | None, weight_format: Format, engine_config: EngineConfig, memory: Memory | None
+) -> Subject:
     if model is not None and shape is not None:
         raise ConfigError(f"both a model ({model}) and --shape {shape} are given; a run measures one. Leave one out.")
     if model is not None:
         dtype: WeightFormatChoice = "auto" if weight_format is Format.auto else _OURS[weight_format]
-        return load_subject(model, dtype=dtype, engine_config=engine_config)
+        return load_subject(
+            model, dtype=dtype, engine_config=engine_config, weight_memory=memory.value if memory else None
+        )
+    if memory is not None:
+        raise ConfigError(
+            "--weight-memory says where packed weights lie; random ones are made in memory. Leave it out."
+        )
     chosen = Format.wint4 if weight_format is Format.auto else weight_format
     return random_subject(shape or "small", weight_format=_OURS[chosen], engine_config=engine_config)
 

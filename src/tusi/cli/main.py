@@ -25,6 +25,7 @@ COMMANDS = {
     "fit": "Tell before any download whether a model fits this machine, and how.",
     "pull": "Download a model; resumes after a break and checks what it got.",
     "quantize": "Write a model with weights of 4 or 8 bits; resumes after a break.",
+    "pack": "Write a model as it lies in memory, so that it starts in seconds.",
     "index": "Make what knowledge_search and image_search look up.",
     "mcp": "Offer our tools to any MCP client.",
     "eval": "Measure a model: accuracy by family and difficulty, with intervals.",

@@ -88,6 +88,13 @@ TUSI_API_KEY: Variable[str | None] = Variable(
     default=None,
     help="What clients of `tusi serve` must send, if --api-key is not given.",
 )
+TUSI_WEIGHT_MEMORY: Variable[str] = Variable(
+    name="TUSI_WEIGHT_MEMORY",
+    parse=_one_of("anonymous", "mmap"),
+    default="anonymous",
+    help="Where packed weights lie: anonymous (read into huge pages) or mmap (the file's own pages, which processes "
+    "share; it must not be cut meanwhile).",
+)
 HF_ENDPOINT: Variable[str] = Variable(
     name="HF_ENDPOINT",
     parse=str,
@@ -104,6 +111,7 @@ VARIABLES: tuple[Variable[str | None] | Variable[int | None] | Variable[str], ..
     TUSI_CACHE,
     TUSI_MODEL,
     TUSI_API_KEY,
+    TUSI_WEIGHT_MEMORY,
     HF_ENDPOINT,
     HF_TOKEN,
 )

@@ -37,7 +37,8 @@ from tusi.engine.outputs import EngineStats
 from tusi.engine.request import Request
 from tusi.engine.runner import RunnableModel
 from tusi.engine.sampling_params import SamplingParams
-from tusi.models.parameters import Progress, choose_format
+from tusi.models.packed_file import WeightMemory
+from tusi.models.parameters import Progress
 from tusi.processing.cache import MediaCache
 from tusi.processing.limits import MediaLimits
 
@@ -88,20 +89,23 @@ class LocalBackend:
         engine_config: EngineConfig = _DEFAULT_ENGINE_CONFIG,
         media_limits: MediaLimits | None = None,
         media_cache_bytes: int | None = None,
+        weight_memory: WeightMemory | None = None,
         progress: Progress | None = None,
     ) -> LocalBackend:
         """Load a checkpoint folder, a model that was pulled, or "random" (a tiny one whose answers mean nothing).
 
         max_model_len: tokens of a prompt and its output; None: engine_config's, but at most the model's own.
-        media_cache_bytes: how much pixel data of media to keep for reuse (None: nothing). Raises CheckpointError, or
-        ConfigError for what does not fit.
+        media_cache_bytes: how much pixel data of media to keep for reuse (None: nothing). weight_memory: where packed
+        weights lie; None: what TUSI_WEIGHT_MEMORY says. Raises CheckpointError, or ConfigError for what does not fit.
         """
         cache = MediaCache(media_cache_bytes) if media_cache_bytes is not None else None
         with model_folder(model) as folder:
             frontend = load_frontend(folder, name=str(model), media_limits=media_limits, media_cache=cache)
             engine_config = with_model_len(engine_config, max_model_len, frontend.config)
-            weights = load_weights(folder, dtype=dtype, engine_config=engine_config, progress=progress)
-        return cls(frontend, weights, engine_config, precision=choose_format(frontend.config, dtype))
+            weights = load_weights(
+                folder, dtype=dtype, engine_config=engine_config, weight_memory=weight_memory, progress=progress
+            )
+        return cls(frontend, weights, engine_config, precision=weights.dtype)
 
     @property
     def model(self) -> str:

@@ -16,6 +16,7 @@ from tusi.backends.local.generation_config import GenerationConfig
 from tusi.chat.template import ChatTemplate
 from tusi.chat.tokenizer import Tokenizer, load_tokenizer
 from tusi.core import machine
+from tusi.core.env import TUSI_WEIGHT_MEMORY
 from tusi.core.errors import ConfigError
 from tusi.core.types import WeightFormat, WeightFormatChoice
 from tusi.engine.config import EngineConfig
@@ -26,6 +27,8 @@ from tusi.models.config_io import load_config
 from tusi.models.hub import resolve_model
 from tusi.models.memory_estimate import estimate_memory
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
+from tusi.models.pack import find_packed, load_packed
+from tusi.models.packed_file import WeightMemory
 from tusi.models.parameters import Progress, choose_format
 from tusi.models.random_checkpoint import write_random_checkpoint
 from tusi.processing.cache import MediaCache
@@ -88,26 +91,56 @@ def load_frontend(
 
 
 def load_weights(
-    folder: Path, *, dtype: WeightFormatChoice, engine_config: EngineConfig, progress: Progress | None = None
+    folder: Path,
+    *,
+    dtype: WeightFormatChoice,
+    engine_config: EngineConfig,
+    weight_memory: WeightMemory | None = None,
+    progress: Progress | None = None,
 ) -> Ernie4_5_VLMoeForConditionalGeneration:
-    """Read the weights. Raises ConfigError if they and the KV cache do not fit here, CheckpointError if unsound."""
+    """Read the weights, from a packed file if there is one. weight_memory None: what TUSI_WEIGHT_MEMORY says.
+
+    Raises ConfigError if they and the KV cache do not fit here, or if memory is to be mapped and nothing is packed;
+    CheckpointError if they are unsound.
+    """
     config = load_config(folder)
+    memory: WeightMemory = weight_memory or TUSI_WEIGHT_MEMORY.get()  # type: ignore[assignment]  # its parser checked
+    packed = find_packed(folder, dtype)
+    if packed is not None:
+        weights = packed.num_bytes if memory == "anonymous" else 0
+        require_memory(folder.name, config, packed.about["format"], engine_config, weights_bytes=weights)
+        return load_packed(folder, packed, memory=memory, progress=progress)
     weight_format = choose_format(config, dtype)
+    if memory == "mmap":
+        raise ConfigError(
+            f"weights are to be mapped (TUSI_WEIGHT_MEMORY or weight_memory), and {folder.name} has no packed file for "
+            f"{weight_format} that is up to date. Make it with `tusi pack {folder} --dtype {weight_format}`, or let "
+            "weights be read (anonymous)."
+        )
     require_memory(folder.name, config, weight_format, engine_config)
     return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(folder, weight_format, progress=progress)
 
 
 def require_memory(
-    name: str, config: Ernie4_5_VLMoeConfig, weight_format: WeightFormat, engine_config: EngineConfig
+    name: str,
+    config: Ernie4_5_VLMoeConfig,
+    weight_format: WeightFormat,
+    engine_config: EngineConfig,
+    *,
+    weights_bytes: int | None = None,
 ) -> None:
-    """Raise ConfigError, with advice, if weights, KV cache and a step's work do not fit into what is free here."""
+    """Raise ConfigError, with advice, if weights, KV cache and a step's work do not fit into what is free here.
+
+    weights_bytes: what the weights take, if that is known better than by their shape.
+    """
     estimate = estimate_memory(config, weight_format, context=0, batched_tokens=engine_config.max_num_batched_tokens)
-    needed = estimate.total + _kv_cache_bytes(config, engine_config)
+    weights_bytes = estimate.weights_total if weights_bytes is None else weights_bytes
+    needed = estimate.fixed_without_weights + weights_bytes + _kv_cache_bytes(config, engine_config)
     available = machine.memory().available
     if available is not None and needed > available:
         raise ConfigError(
             f"{name} in {weight_format} with max_model_len {engine_config.max_model_len} takes "
-            f"{needed / 2**30:.1f} GiB of memory ({estimate.weights_total / 2**30:.1f} of it weights), and "
+            f"{needed / 2**30:.1f} GiB of memory ({weights_bytes / 2**30:.1f} of it weights), and "
             f"{available / 2**30:.1f} GiB are free here. Choose a smaller dtype (int8, int4), max_model_len or "
             f"kv_cache_dtype (int8), close other programs, or see what fits with `tusi fit`."
         )
