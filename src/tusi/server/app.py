@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from tusi.backends.protocol import Backend
 from tusi.core.errors import ConfigError
-from tusi.server import chat_completions, completions, errors, files, health, models, page, tokenize, tool_list
+from tusi.server import chat_completions, completions, errors, files, health, models, openapi, page, tokenize, tool_list
 from tusi.server.batches import endpoints as batches
 from tusi.server.config import ServerConfig
 from tusi.server.facts import ModelFacts
@@ -54,6 +54,7 @@ def create_app(backend: Backend, config: ServerConfig | None = None, tools: Serv
     app.include_router(responses.router(generator, state.responses))
     app.include_router(files.router(state.files))
     app.include_router(batches.router(state.batches, state.files, endpoints=BATCH_ENDPOINTS, wake=runner.wake))
+    openapi.install(app, config)
     app.add_middleware(Guard, config=config)
     return app
 
