@@ -66,11 +66,11 @@ def site(story: StoryBackend) -> Iterator[Running]:
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens the page of a server in a browser that has never been there. Its console must stay silent.
 
-    allowed: what the console may say all the same.
+    allowed: what the console may say all the same. script: runs before the page does.
     """
     contexts = []
 
-    def open_page(server: Running, *, allowed: str | None = None, **options: Any) -> Any:
+    def open_page(server: Running, *, allowed: str | None = None, script: str = "", **options: Any) -> Any:
         context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}} | options)
         context.set_default_timeout(20_000)
         said: list[str] = []
@@ -79,6 +79,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
         page.said = lambda: [text for text in said if allowed is None or allowed not in text]
+        page.add_init_script(script)
         page.goto(server.url)
         page.wait_for_selector("#message")
         return page

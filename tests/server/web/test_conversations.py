@@ -161,6 +161,34 @@ def test_conversations_are_kept_apart_and_deleted_with_a_way_back(site: Running,
     until(page, "document.querySelectorAll('.chat').length === 2")
 
 
+def test_a_deletion_is_final_once_nobody_takes_it_back(site: Running, open_page: OpenPage, fields: Path) -> None:
+    page = open_page(site)
+    ask(page, "look at this", fields)
+    answered(page)
+    page.get_by_role("button", name="Delete").click()
+    page.locator(".notice").get_by_role("button", name="Close").click()
+    count = """new Promise((resolve) => {
+      const opening = indexedDB.open("tusi");
+      opening.onsuccess = () => {
+        const names = ["conversations", "nodes", "media"];
+        const transaction = opening.result.transaction(names);
+        const counts = names.map((name) => transaction.objectStore(name).count());
+        transaction.oncomplete = () => resolve(counts.reduce((sum, one) => sum + one.result, 0));
+      };
+    })"""
+    until(page, f"{count}.then((found) => found === 0)")
+    page.reload()
+    page.wait_for_selector(".hero")
+
+
+def test_where_nothing_can_be_kept_it_still_works_and_says_so(site: Running, open_page: OpenPage, fields: Path) -> None:
+    page = open_page(site, allowed="indexedDB is not defined", script="delete window.indexedDB; delete Window.prototype.indexedDB;")
+    assert "does not let the page keep anything" in page.locator(".notice").inner_text()
+    ask(page, "look at this", fields)
+    answered(page)
+    assert page.locator(".answer-figure .mark").count() == 2
+
+
 def test_a_key_is_asked_for_when_the_server_wants_one(story: StoryBackend, open_page: OpenPage) -> None:
     with running(story, ServerConfig(api_keys=("secret",), drain_seconds=5), TOOLS) as server:
         page = open_page(server, allowed="401")

@@ -117,6 +117,20 @@ def test_pointing_at_a_name_lights_up_its_box(site: Running, open_page: OpenPage
     assert answer.locator(".answer-figure .mark.is-lit").inner_text() == "1 green"
 
 
+def test_pointing_at_a_box_lights_up_its_name(site: Running, open_page: OpenPage, fields: Path) -> None:
+    page = open_page(site)
+    ask(page, "look at this", fields)
+    answer = answered(page)
+    stage = answer.locator(".answer-figure .stage")
+    stage.scroll_into_view_if_needed()
+    place = stage.bounding_box()
+    for x, y, name in ((0.7, 0.35, "green"), (0.25, 0.75, "red")):
+        page.mouse.move(place["x"] + x * place["width"], place["y"] + y * place["height"])
+        assert answer.locator(".chip.is-lit .chip-label").all_inner_texts() == [name]
+    page.mouse.move(place["x"] + 0.5 * place["width"], place["y"] + 0.55 * place["height"])
+    assert answer.locator(".is-lit").count() == 0
+
+
 def test_a_box_in_a_sentence_stays_there(site: Running, open_page: OpenPage, fields: Path) -> None:
     page = open_page(site)
     ask(page, "one please", fields)

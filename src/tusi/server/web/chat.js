@@ -15,6 +15,7 @@ import { requestBody } from "./wire.js";
 const SAVE_EVERY = 300; // milliseconds, while an answer comes
 const MAX_BUSY = 8;
 const TITLE_LENGTH = 60;
+const DELETED_FOR = 60_000;
 
 export class Chat {
   conversations = new Map();
@@ -44,6 +45,8 @@ export class Chat {
   async start(wanted) {
     for (const conversation of await this.store.all("conversations")) {
       this.conversations.set(conversation.id, conversation);
+      // The page was left before a deletion was final; another tab may still offer the way back.
+      if (conversation.deleted && Date.now() - conversation.deleted > DELETED_FOR) await this.forget(conversation.id);
     }
     await this.openConversation(wanted ?? this.sorted()[0]?.id ?? newId());
     this.emit("list");
@@ -75,7 +78,7 @@ export class Chat {
   async hide(id, deleted = true) {
     const { conversation } = await this.#load(id);
     for (const node of this.#open.get(id).tree.nodes) if (deleted) this.stop(node.id);
-    conversation.deleted = deleted;
+    conversation.deleted = deleted && Date.now();
     await this.#keepConversation(conversation);
     if (deleted && this.current.conversation.id === id) await this.openConversation(this.sorted()[0]?.id ?? newId());
   }
@@ -109,6 +112,7 @@ export class Chat {
     const { conversation } = this.current;
     conversation.draftMedia = conversation.draftMedia.filter((other) => other !== id);
     await this.#keepConversation(conversation);
+    await this.store.removeMedium(id);
   }
 
   /** Keeps a record that is not attached to what is about to be sent (a message that is edited gets it). */

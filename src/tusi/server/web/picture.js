@@ -88,9 +88,9 @@ let pinned = null;
 
 /** Lights up every place of the mark under the pointer or the focus. Called once. */
 export function linkMarks(root) {
-  const from = (event) => event.target.closest?.("[data-mark]")?.dataset.mark ?? null;
+  const from = (event) => event.target.closest?.("[data-mark]")?.dataset.mark ?? under(event);
   const light = (event) => show(from(event) ?? pinned);
-  for (const name of ["pointerover", "focusin"]) root.addEventListener(name, light);
+  for (const name of ["pointerover", "pointermove", "focusin"]) root.addEventListener(name, light);
   for (const name of ["pointerleave", "focusout"]) root.addEventListener(name, () => show(pinned));
 }
 
@@ -102,7 +102,25 @@ function pin(id) {
   show(pinned ?? id);
 }
 
+// The smallest mark that the pointer is in. Marks let it through, so that the picture below them can be pressed.
+function under(event) {
+  const marks = event.target.closest?.(".stage")?.querySelectorAll(".mark") ?? [];
+  let found = null;
+  let smallest = Infinity;
+  for (const mark of marks) {
+    const { left, right, top, bottom } = mark.getBoundingClientRect();
+    const isIn = left <= event.clientX && event.clientX <= right && top <= event.clientY && event.clientY <= bottom;
+    const area = (right - left) * (bottom - top);
+    if (isIn && area < smallest) [found, smallest] = [mark.dataset.mark, area];
+  }
+  return found;
+}
+
+let lit = null;
+
 function show(id) {
+  if (id === lit && (id === null || document.querySelector(".is-lit"))) return;
+  lit = id;
   for (const element of document.querySelectorAll(".is-lit")) element.classList.remove("is-lit");
   for (const element of document.querySelectorAll(".has-lit")) element.classList.remove("has-lit");
   if (id === null) return;

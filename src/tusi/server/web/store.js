@@ -58,6 +58,13 @@ export class Store {
     }
   }
 
+  /** Forgets a medium that no message has. */
+  async removeMedium(id) {
+    this.#memory.get("media").delete(id);
+    if (this.#db === null) return;
+    await done(this.#db.transaction("media", "readwrite"), (transaction) => transaction.objectStore("media").delete(id));
+  }
+
   /** Forgets a conversation with all that is in it. */
   async remove(conversation) {
     for (const [name, memory] of this.#memory) {
