@@ -182,7 +182,9 @@ def test_a_deletion_is_final_once_nobody_takes_it_back(site: Running, open_page:
 
 
 def test_where_nothing_can_be_kept_it_still_works_and_says_so(site: Running, open_page: OpenPage, fields: Path) -> None:
-    page = open_page(site, allowed="indexedDB is not defined", script="delete window.indexedDB; delete Window.prototype.indexedDB;")
+    page = open_page(
+        site, allowed="indexedDB is not defined", script="delete window.indexedDB; delete Window.prototype.indexedDB;"
+    )
     assert "does not let the page keep anything" in page.locator(".notice").inner_text()
     ask(page, "look at this", fields)
     answered(page)
@@ -242,6 +244,7 @@ def test_what_goes_wrong_is_said(
     page.unroute("**/v1/chat/completions")
     answer.get_by_role("button", name="Try again").click()
     until(page, "document.querySelector('.is-answer:last-child .turn > .prose')?.innerText.includes('You said')")
+    answered(page)
     assert texts(page)[-1] == "You said: hello."
 
 
@@ -346,7 +349,7 @@ def test_it_fits_on_a_phone(site: Running, open_page: OpenPage, fields: Path) ->
     answered(page)
     for element in ("document.documentElement", "document.querySelector('.scroll')"):
         assert page.evaluate(f"{element}.scrollWidth <= {element}.clientWidth")
-    assert not page.locator(".sidebar").is_visible()
+    page.wait_for_selector(".sidebar", state="hidden")
     page.get_by_role("button", name="Show conversations").tap()
     assert page.locator(".chat").inner_text() == "look at this"
     page.locator(".chat").tap()
@@ -390,5 +393,5 @@ def test_two_tabs_do_not_undo_each_other(site: Running, open_page: OpenPage) -> 
     answered(other)
     until(page, "document.querySelectorAll('.is-answer[aria-busy=false]').length === 2")
     said = texts(other)
-    until(page, f"document.querySelector('.is-answer:last-child .turn > .prose').innerText === {json.dumps(said[-1])}")
+    until(page, f"document.querySelector('.is-answer:last-child .turn > .prose')?.innerText === {json.dumps(said[-1])}")
     assert texts(page) == said == ["hello", "You said: hello.", "from the other tab", "You said: from the other tab."]
