@@ -351,7 +351,7 @@ def test_it_fits_on_a_phone(site: Running, open_page: OpenPage, fields: Path) ->
         assert page.evaluate(f"{element}.scrollWidth <= {element}.clientWidth")
     page.wait_for_selector(".sidebar", state="hidden")
     page.get_by_role("button", name="Show conversations").tap()
-    assert page.locator(".chat").inner_text() == "look at this"
+    assert page.wait_for_selector(".chat").inner_text() == "look at this"
     page.locator(".chat").tap()
     page.wait_for_selector(".sidebar", state="hidden")
 
