@@ -56,6 +56,13 @@ def accepts(text: str, *, compiler: GrammarCompiler = COMPILER, special: bool = 
         (ZOOM, {"answer": StructuredOutputsParams(choice=("hi",))}, True),
         ('{"z": 1}', {"answer": StructuredOutputsParams(json="{}")}, True),
         ("3", {"answer": StructuredOutputsParams(json="{}")}, False),
+        ("Two\ncats <b>.", {"choice": "auto"}, True),
+        ("", {"choice": "auto"}, True),
+        (ZOOM, {"choice": "auto"}, True),
+        (f"I look: \n{ZOOM}\n{CAT}\n", {"choice": "auto"}, True),
+        (f"I look: \n{ZOOM} and say {{}}", {"choice": "auto"}, True),
+        (f"I look: \n{ZOOM.replace('1', 'null')}", {"choice": "auto"}, False),
+        ("<tool_call>\n{broken", {"choice": "auto"}, False),
     ],
 )
 def test_what_may_be_written(text: str, options: dict[str, Any], fits: bool) -> None:
@@ -69,6 +76,13 @@ def test_marks_that_are_no_tokens_are_spelt() -> None:
 
     compiler = GrammarCompiler(Plain(), vocab_size=VOCAB_SIZE, eos_token_ids=(EOS,))
     assert accepts(ZOOM, compiler=compiler, special=False)
+    with pytest.raises(RequestError, match="Leave strict out"):
+        accepts(ZOOM, compiler=compiler, special=False, choice="auto")
+
+
+def test_a_strict_call_cannot_be_spelt_past_its_mark() -> None:
+    assert not accepts("Look: <tool_call>\n{", choice="auto", special=False)
+    assert accepts("Look: <tool_cell>\n{", choice="auto", special=False)
 
 
 @pytest.mark.parametrize(

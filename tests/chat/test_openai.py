@@ -237,7 +237,7 @@ def test_tools_in_every_shape(tool: dict[str, Any]) -> None:
         ({"name": "a\nb"}, "tools[0].function.name", "visible"),
         ({"name": "f", "parameters": "x"}, "tools[0].function.parameters", "must be a JSON object"),
         ({"type": "function", "function": {"name": "f"}, "strict": True}, "tools[0].strict", "Leave it out"),
-        ({"name": "f", "strict": True}, "tools[0].function.strict", "structured_outputs"),
+        ({"name": "f", "strict": "yes"}, "tools[0].function.strict", "true or false"),
         ({"name": "f", "parameters": {"a": object()}}, "tools[0]", "cannot be written as JSON"),
         ({"name": "f", "description": "\ud800"}, "tools[0]", "Send whole characters"),
     ],

@@ -18,6 +18,9 @@ from tusi.engine.sampling_params import StructuredOutputsParams
 # A model that is not sure when to stop must not fill its whole answer with calls.
 MAX_CALLS = 16
 
+# Any text in which no call is spelt letter by letter, past the mark that is one token.
+_TEXT = f"TEXT: /(?s:.+)/ & ~/(?s:.*){TOOL_CALL_OPEN}(?s:.*)/"
+
 TokenOf = Callable[[str], int | None]
 
 
@@ -32,7 +35,10 @@ def tool_grammar(
 ) -> str:
     """An answer of one call or more (one alone unless parallel); of what `answer` says instead, if it is given.
 
-    Every call names an offered tool (the chosen one, if one was chosen), and its arguments follow the tool's schema.
+    Where neither a call nor a form of the answer is asked for (choice auto, no answer: a tool is strict), text may
+    stand around the calls, or alone. Every call names an offered tool (the chosen one, if one was chosen), and its
+    arguments follow the tool's schema.
+
     token_of: the id of a mark that is one token of the vocabulary, else None. whitespace: what JSON allows as blanks.
     Raises RequestError for a choice without its tool, and for what cannot stand beside tools.
     """
@@ -48,6 +54,14 @@ def tool_grammar(
         lead, tail = _literal(f'\n{{"name": {name}, "arguments": '), _literal("}\n")
         rules.append(f"body_{number}: {lead} args_{number} {tail}")
         rules.append(f"args_{number}: %json {_schema_text(_arguments_schema(function), whitespace)}")
+    if choice == "auto" and answer is None:
+        if token_of(TOOL_CALL_OPEN) is None:
+            raise RequestError(
+                "a tool is strict, and this model's vocabulary has no mark for calls by which to tell them from text. "
+                "Leave strict out, or set tool_choice to 'required'.",
+                param="tools",
+            )
+        return "\n".join([f"start: TEXT? (call TEXT?){{0,{MAX_CALLS}}}", _TEXT, *rules]) + "\n"
     more = f' ("\\n" call){{0,{MAX_CALLS - 1}}}' if parallel else ""
     # The template ends every call with a line break, and so does the model: it must not promise another call.
     starts = [f'call{more} "\\n"?']
@@ -55,6 +69,11 @@ def tool_grammar(
         starts.append("answer")
         rules.append(f"answer: {_answer(answer, whitespace)}")
     return "\n".join(["start: " + " | ".join(starts), *rules]) + "\n"
+
+
+def is_strict(tools: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether calls of a tool must follow its schema to the letter. Then the calls of all do."""
+    return any(tool.get("function", {}).get("strict") is True for tool in tools)
 
 
 def _mark(tag: str, token_of: TokenOf) -> str:

@@ -153,7 +153,7 @@ def parse_tools(tools: object, *, param: str = "tools") -> tuple[dict[str, Any],
     """Read tool definitions into {"type": "function", "function": {...}}, copied.
 
     Bare functions and the Responses API's flat form are wrapped. Fields inside the function are shown to the model as
-    they are.
+    they are, but for `strict`: that is for whoever makes its calls follow the schema.
     """
     if tools is None:
         return ()
@@ -179,12 +179,8 @@ def _tool(value: object, param: str) -> dict[str, Any]:
     name = text_field(function.get("name"), f"{param}.function.name")
     if not name or len(name) > 128 or not name.isprintable():
         refuse(f"the name is {shown(name)}", "Give a name of 1 to 128 visible characters.", f"{param}.function.name")
-    if function.get("strict") is True:
-        refuse(
-            "strict is true, and nothing here makes a call follow its schema to the letter",
-            "Leave strict out and check the arguments, or ask for JSON with structured_outputs instead of a tool.",
-            f"{param}.function.strict",
-        )
+    if not isinstance(function.get("strict"), bool | None):
+        refuse(f"strict is {shown(function['strict'])}", "It must be true or false.", f"{param}.function.strict")
     if function.get("parameters") is not None:
         object_field(function["parameters"], f"{param}.function.parameters")
     return {"type": "function", "function": dict(function)}

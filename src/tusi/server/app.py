@@ -14,7 +14,19 @@ from fastapi.concurrency import run_in_threadpool
 
 from tusi.backends.protocol import Backend
 from tusi.core.errors import ConfigError
-from tusi.server import chat_completions, completions, errors, files, health, models, openapi, page, tokenize, tool_list
+from tusi.server import (
+    chat_completions,
+    completions,
+    embeddings,
+    errors,
+    files,
+    health,
+    models,
+    openapi,
+    page,
+    tokenize,
+    tool_list,
+)
 from tusi.server.batches import endpoints as batches
 from tusi.server.config import ServerConfig
 from tusi.server.facts import ModelFacts
@@ -48,7 +60,7 @@ def create_app(backend: Backend, config: ServerConfig | None = None, tools: Serv
 
     app = FastAPI(title="Tusi", lifespan=lifespan, docs_url=None, redoc_url=None)
     errors.install(app)
-    for module in (chat_completions, completions, models, tool_list, tokenize, health):
+    for module in (chat_completions, completions, embeddings, models, tool_list, tokenize, health):
         app.include_router(module.router(generator))
     app.include_router(page.router())
     app.include_router(responses.router(generator, state.responses))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tusi.backends.local.backend import LocalBackend
 from tusi.backends.local.prompts import TextPrompt, prepare_chat
 from tusi.backends.protocol import Backend, ChatRequest, DeltaStream
 from tusi.backends.replicas.backend import ReplicaBackend, ReplicaStatus
+from tusi.chat.messages import ImagePart
 from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import BackendUnavailable, EngineError
 from tusi.core.types import WeightFormat
@@ -26,6 +30,7 @@ class ModelFacts:
     check_alive: raises EngineError if the engine is dead; never waits. stats: the counters of every engine by its
     number, between two steps; None for one that is dead. replicas: how they are, if there are any; never waits.
     stream_text: for prompts without a template. prompt_ids: the tokens of a conversation, those of its media included.
+    embed_image: a picture as one vector.
     """
 
     tokenizer: Tokenizer | None = None
@@ -37,6 +42,7 @@ class ModelFacts:
     replicas: Callable[[], Sequence[ReplicaStatus]] | None = None
     stream_text: StreamText | None = None
     prompt_ids: Callable[[ChatRequest], Sequence[int]] | None = None
+    embed_image: Callable[[ImagePart], NDArray[np.float32]] | None = None
 
     @classmethod
     def of(cls, backend: Backend) -> ModelFacts:
@@ -67,6 +73,7 @@ class ModelFacts:
             replicas=replicas,
             stream_text=stream_text if has_text else None,
             prompt_ids=None if frontend is None else prompt_ids,
+            embed_image=None if frontend is None else backend.embed_image,
         )
 
     def require_tokenizer(self, what: str) -> Tokenizer:

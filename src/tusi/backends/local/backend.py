@@ -25,6 +25,7 @@ from tusi.backends.local.stream import LocalStream
 from tusi.backends.local.thinking import ThinkingControl, ThinkingTokens, reasoning_limit
 from tusi.backends.protocol import ChatRequest, ChatResult
 from tusi.backends.structured_outputs import GrammarCompiler, MatcherGrammar
+from tusi.backends.tool_grammar import is_strict
 from tusi.chat.detokenizer import IncrementalDetokenizer
 from tusi.chat.messages import ImagePart
 from tusi.chat.prompt import MediaSegment
@@ -225,7 +226,8 @@ class LocalBackend:
 
     def _compile_grammars(self, prepared: PreparedPrompt, params: SamplingParams) -> list[MatcherGrammar | None]:
         lead = self._thinking_tokens.blank_line_ids if prepared.starts_in_reasoning else ()
-        if prepared.tools and (prepared.tool_choice != "auto" or params.structured_outputs is not None):
+        must_fit = prepared.tool_choice != "auto" or params.structured_outputs is not None
+        if prepared.tools and (must_fit or is_strict(prepared.tools)):
             return [
                 *self._grammars.compile_tools(
                     prepared.tools,

@@ -83,7 +83,8 @@ class PreparedPrompt:
 
 def prepare_chat(frontend: Frontend, request: ChatRequest) -> PreparedPrompt:
     """Render and process a conversation. Raises RequestError or UnsupportedMedia."""
-    rendered = frontend.template.render(request.messages, request.tools, template_kwargs=request.template_kwargs)
+    tools = [_without_strict(tool) for tool in request.tools]
+    rendered = frontend.template.render(request.messages, tools, template_kwargs=request.template_kwargs)
     return PreparedPrompt(
         processed=frontend.processor.process(rendered.segments, mm_processor_kwargs=request.mm_processor_kwargs),
         text=rendered.text,
@@ -93,6 +94,14 @@ def prepare_chat(frontend: Frontend, request: ChatRequest) -> PreparedPrompt:
         tool_choice=request.tool_choice,
         parallel_tool_calls=request.parallel_tool_calls,
     )
+
+
+def _without_strict(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A tool as the model was trained to see it."""
+    function = tool.get("function")
+    if not isinstance(function, Mapping) or "strict" not in function:
+        return tool
+    return {**tool, "function": {name: value for name, value in function.items() if name != "strict"}}
 
 
 def prepare_text(frontend: Frontend, prompt: TextPrompt) -> PreparedPrompt:
