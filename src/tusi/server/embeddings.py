@@ -82,8 +82,8 @@ def _pictures(generator: Generator, given: str | dict[str, Any] | list[Any]) -> 
 
 def _refuse_text(param: str) -> NoReturn:
     raise RequestError(
-        f"{param}: this model makes vectors of pictures alone, as it was not trained to make one of a text. Give a "
-        'data URL of a picture or {"type": "image_url", "image_url": {"url": "..."}}; for texts use an embedding model.',
+        f"{param}: this model makes vectors of pictures alone, as it was not trained to make one of a text. For texts "
+        'use an embedding model; give a data URL of a picture, or {"type": "image_url", "image_url": {"url": "..."}}.',
         param=param,
         code="unsupported_input",
     )
