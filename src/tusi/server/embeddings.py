@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tusi.chat.messages import ImagePart, TextPart
 from tusi.chat.openai_content import parse_content
 from tusi.core.errors import BackendUnavailable, RequestError
+from tusi.server.body import JSONRoute
 from tusi.server.generation import Generator
 from tusi.server.schema import Body
 
@@ -34,7 +35,7 @@ class EmbeddingRequest(Body):
 
 def router(generator: Generator) -> APIRouter:
     """The endpoint. No coroutine: every picture is fetched, decoded and looked at in turn."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JSONRoute)
 
     @routes.post("/v1/embeddings")
     def create_embedding(body: EmbeddingRequest) -> dict[str, Any]:
