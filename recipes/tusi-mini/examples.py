@@ -69,7 +69,7 @@ SLOTS = (
     Slot("sum", "stem", "picture_equation", 1),
     Slot("area", "stem", "area", 1),
 )
-MOST_TRIED = 80
+MOST_TRIED, TOGETHER = 64, 16
 PLACE = r"\(\d+,\d+\)"
 
 
@@ -126,11 +126,13 @@ def ask(picture: Path, question: str, *more: str) -> dict[str, Any]:
 
 
 def _first_right(slot: Slot, run: Callable[[WorldSample], Trace], pool: Executor, folder: Path) -> Entry:
-    names = (slot.family, slot.difficulty, slot.language)
-    samples = [generate(*names, seed, "eval", kind=slot.kind) for seed in range(MOST_TRIED)]
-    samples = [sample for sample in samples if all(thing.style != NOT_FREE for thing in sample.objects)]
-    pairs = list(zip(samples, pool.map(run, samples), strict=True))
-    right = [pair for pair in pairs if _is_right(*pair, slot)]
+    right: list[tuple[WorldSample, Trace]] = []
+    for first in range(0, MOST_TRIED, TOGETHER):
+        samples = [sample for seed in range(first, first + TOGETHER) if _may_be_shared(sample := _sample(slot, seed))]
+        answered = zip(samples, pool.map(run, samples), strict=True)
+        right += [pair for pair in answered if _is_right(*pair, slot)]
+        if any(_is_thought_out(*pair) for pair in right):
+            break
     for sample, _ in sorted(right, key=lambda pair: not _is_thought_out(*pair)):
         picture = folder / "candidate.png"
         save_picture(sample, picture)
@@ -139,6 +141,14 @@ def _first_right(slot: Slot, run: Callable[[WorldSample], Trace], pool: Executor
             return {"name": slot.name, "picture": name, "question": sample.question, "answer": sample.answer,
                     "sample": sample.id, "story": slot.story}  # fmt: skip
     sys.exit(f"the model answers none of {MOST_TRIED} samples of {slot.family}/{slot.kind}: choose another slot")
+
+
+def _sample(slot: Slot, seed: int) -> WorldSample:
+    return generate(slot.family, slot.difficulty, slot.language, seed, "eval", kind=slot.kind)
+
+
+def _may_be_shared(sample: WorldSample) -> bool:
+    return all(thing.style != NOT_FREE for thing in sample.objects)
 
 
 def _run(backend: LocalBackend, sample: WorldSample) -> Trace:
