@@ -47,11 +47,13 @@ def test_every_flag_arrives(run: Run, asked: dict[str, Any], tmp_path: Path) -> 
         "--max-requests", "9", "--replicas", "2", "--mm-processor-kwargs", '{"fps": 1}',
         "--limit-mm-per-prompt", '{"image": 2, "video": 0}',
         "--allowed-local-media-path", str(tmp_path), "--allowed-media-domains", "example.com",
+        "--state-dir", str(tmp_path / "state"),
     )  # fmt: skip
     assert code == 0
     assert f"serving a, b at http://127.0.0.1:{asked['address'][1]}/v1" in err
     options, config = asked["options"], asked["config"]
     assert options.num_replicas == 2
+    assert config.state_dir == tmp_path / "state"
     engine, limits = options.engine_config, options.media_limits
     assert (asked["name"], options.dtype, options.max_model_len) == ("some/model", "int8", 512)
     assert options.kv_cache_dtype == "float32"
@@ -98,6 +100,7 @@ def test_command_lines_of_other_servers_work(run: Run, asked: dict[str, Any]) ->
     code, _, err = run(
         "serve", "some/model", "--port", "0", "--trust-remote-code", "--reasoning-parser", "ernie-45-vl-thinking",
         "--tool-call-parser", "ernie-45-vl-thinking", "--enable-auto-tool-choice", "--enable-chunked-prefill",
+        "--enable-prefix-caching",
         "--quantization", "wint4",
     )  # fmt: skip
     assert (code, asked["options"].dtype) == (0, "int4")
@@ -106,8 +109,19 @@ def test_command_lines_of_other_servers_work(run: Run, asked: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
+    ("given", "dtype"),
+    [("bfloat16", "bf16"), ("bf16", "bf16"), ("float32", "fp32"), ("float", "fp32"), ("auto", "auto")],
+)
+def test_dtypes_go_by_their_names_elsewhere_too(run: Run, asked: dict[str, Any], given: str, dtype: str) -> None:
+    assert run("serve", "some/model", "--port", "0", "--dtype", given)[0] == 0
+    assert asked["options"].dtype == dtype
+
+
+@pytest.mark.parametrize(
     ("args", "advice"),
     [
+        (("--dtype", "float16"), "Use bf16"),
+        (("--dtype", "fp8"), "is not one of auto, fp32"),
         (("--reasoning-parser", "qwen3"), "Leave this option out: the parser is chosen from the model"),
         (("--tool-call-parser", "hermes"), "Leave this option out: the parser is chosen from the model"),
         (("--quantization", "fp8"), "Use wint8 or wint4"),

@@ -26,10 +26,28 @@ def test_streamed_equals_unstreamed(tiny: Running, prompt: object) -> None:
     assert texts[0]
 
 
+@pytest.mark.parametrize("ids", [False, True])
+def test_a_completion_begins_with_its_prompt_if_asked(tiny: Running, ids: bool) -> None:
+    client, model = tiny.openai(), model_of(tiny)
+    texts = ["One, two,", "Red, green,"]
+    with tiny.http() as http:
+        tokens = [http.post("/tokenize", json={"prompt": text}).json()["tokens"] for text in texts]
+    ask = {"model": model, "prompt": tokens if ids else texts, "max_tokens": 5, "seed": 3, "n": 2}
+    plain, echoed = client.completions.create(**ask), client.completions.create(**ask, echo=True)
+    prompts = [texts[choice.index // 2] for choice in plain.choices]
+    wanted = [prompt + choice.text for prompt, choice in zip(prompts, plain.choices, strict=True)]
+    assert [choice.text for choice in echoed.choices] == wanted
+    streamed = ["", "", "", ""]
+    for chunk in client.completions.create(**ask, echo=True, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.text
+    assert streamed == wanted
+
+
 @pytest.mark.parametrize(
     ("body", "param", "advice"),
     [
-        ({"echo": True}, "echo", "put it before the answer yourself"),
+        ({"echo": True, "logprobs": 1}, "echo", "Leave one of them out"),
         ({"suffix": "x"}, "suffix", "leave it out"),
         ({"best_of": 3}, "best_of", "Ask for n"),
         ({"prompt": []}, "prompt", "Give a text, token ids, or a list of them"),

@@ -26,7 +26,7 @@ def serve(
     port: own.Port = 8000,
     api_key: own.ApiKey = None,
     served_model_name: own.Names = None,
-    dtype: options.Dtype = "auto",
+    dtype: own.Dtype = "auto",
     kv_cache_dtype: options.KVCacheDtype = "auto",
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: own.MaxNumSeqs = 16,
@@ -52,6 +52,7 @@ def serve(
     trust_remote_code: own.TrustRemoteCode = False,
     quantization: own.Quantization = None,
     enable_chunked_prefill: own.ChunkedPrefill = False,
+    enable_prefix_caching: own.PrefixCaching = False,
     gpu_memory_utilization: own.GpuMemory = None,
     tensor_parallel_size: own.TensorParallel = None,
 ) -> None:

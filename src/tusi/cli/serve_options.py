@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -18,6 +18,7 @@ from tusi.core.env import TUSI_API_KEY
 # Asked for by the command lines of other servers, and so here in any case: accepted, with a word about it.
 _ALWAYS_SO = {
     "enable_auto_tool_choice": "--enable-auto-tool-choice is not needed: tools are offered whenever a request has them",
+    "enable_prefix_caching": "--enable-prefix-caching is not needed: what prompts have in common is always kept",
     "enable_chunked_prefill": "--enable-chunked-prefill is not needed: long prompts are always read in pieces",
     "trust_remote_code": "--trust-remote-code is not needed: code of a checkpoint is never run, and none is wanted",
 }
@@ -27,6 +28,12 @@ _REFUSED = {
 }
 # What other servers call the one parser that the model's own tags need.
 _PARSERS = ("ernie-45-vl-thinking", "ernie45", "ernie-45-vl", "ernie_45_vl_thinking", "ernie45_vl")
+_DTYPES: Mapping[str, DType] = {
+    **{name: name for name in get_args(DType)},
+    "bfloat16": "bf16",
+    "float32": "fp32",
+    "float": "fp32",
+}
 _QUANTIZATIONS: Mapping[str, DType] = {"wint8": "int8", "int8": "int8", "wint4": "int4", "int4": "int4"}
 
 
@@ -49,6 +56,16 @@ def _check_parser(value: str | None) -> str | None:
             "model."
         )
     return value
+
+
+def _dtype(value: str) -> DType:
+    """--dtype by our names, or by those of other servers. Raises typer.BadParameter."""
+    if value in ("float16", "half"):
+        raise typer.BadParameter(f"{value} is not computed with here. Use bf16, which takes as much room.")
+    chosen = _DTYPES.get(value)
+    if chosen is None:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(get_args(DType))}.")
+    return chosen
 
 
 def choose_dtype(dtype: DType, quantization: str | None) -> DType:
@@ -78,6 +95,14 @@ ApiKey = Annotated[
 ]
 Names = Annotated[
     list[str] | None, typer.Option("--served-model-name", help="Name in requests instead of MODEL; repeatable.")
+]
+Dtype = Annotated[
+    DType,
+    typer.Option(
+        parser=_dtype,
+        metavar="[" + "|".join(get_args(DType)) + "]",
+        help="How the weights lie in memory; smaller is faster and coarser. auto: as stored if quantized, else bf16.",
+    ),
 ]
 MaxNumSeqs = Annotated[int, typer.Option(min=1, help="Requests that are computed at once.")]
 MaxBatchedTokens = Annotated[int, typer.Option("--max-num-batched-tokens", min=1, help="Tokens of one step.")]
@@ -145,6 +170,7 @@ TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", hidden=Tru
 Quantization = Annotated[
     str | None, typer.Option(metavar="wint8|wint4", help="As --dtype int8 or int4, by the name that FastDeploy uses.")
 ]
+PrefixCaching = Annotated[bool, typer.Option("--enable-prefix-caching", hidden=True, callback=_remark)]
 ChunkedPrefill = Annotated[bool, typer.Option("--enable-chunked-prefill", hidden=True, callback=_remark)]
 GpuMemory = Annotated[str | None, typer.Option("--gpu-memory-utilization", hidden=True, callback=_refuse)]
 TensorParallel = Annotated[str | None, typer.Option("--tensor-parallel-size", hidden=True, callback=_refuse)]

@@ -36,6 +36,7 @@ class TextFormat:
 
     tokenizer, num_top: set if log-probabilities were asked for. text_offset counts the characters of the tokens, so
     that stop strings and the format's own line breaks, which no answer shows, count too.
+    echo: what each completion begins with, by its number.
     """
 
     request_id: str
@@ -43,6 +44,7 @@ class TextFormat:
     include_usage: bool
     tokenizer: Tokenizer | None = None
     num_top: int = 0
+    echo: Sequence[str] = ()
     created: int = field(default_factory=lambda: int(time.time()))
     names_events: bool = False
     _offsets: dict[int, int] = field(default_factory=dict)
@@ -56,11 +58,15 @@ class TextFormat:
     def whole(self, usage: Usage) -> Payload:
         """A text_completion."""
         choices = [self._choice(builder.build()) for _, builder in sorted(self._choices.items())]
+        for choice in choices if self.echo else ():
+            choice["text"] = self.echo[choice["index"]] + choice["text"]
         return self._head() | {"choices": choices, "usage": usage_object(usage)}
 
     def opening(self) -> Iterator[Payload]:
-        """Nothing comes before the text."""
-        return iter(())
+        """The prompts, if they were asked for."""
+        for index, text in enumerate(self.echo):
+            choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+            yield self._head() | {"choices": [choice]} | ({"usage": None} if self.include_usage else {})
 
     def chunks(self, item: StreamItem) -> Iterator[Payload]:
         """A piece of the text; none for a token that shows nothing yet."""
@@ -157,8 +163,26 @@ def completion_job(generator: Generator, body: CompletionRequest, priority: int 
             include_usage=wants_usage(body),
             tokenizer=tokenizer,
             num_top=params.logprobs or 0,
+            echo=[text for text in _echo(generator, body, prompts) for _ in range(params.n)],
         ),
     )
+
+
+def _echo(generator: Generator, body: CompletionRequest, prompts: Sequence[TextPrompt]) -> list[str]:
+    """The prompts as text, if they were asked for. Raises RequestError, or BackendUnavailable."""
+    if not body.echo:
+        return []
+    if body.logprobs is not None:
+        raise RequestError(
+            "echo and logprobs: log-probabilities of prompts are not reported. Leave one of them out.", param="echo"
+        )
+    texts = []
+    for prompt in prompts:
+        if prompt.text is not None:
+            texts.append(prompt.text)
+        else:
+            texts.append(generator.facts.require_tokenizer("echo").decode(list(prompt.token_ids or ())))
+    return texts
 
 
 def _opener(

@@ -7,7 +7,7 @@ do instead.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,7 +25,8 @@ IGNORED_FIELDS = (
 )
 
 # field -> (the values that ask for nothing, why others are refused and what to do)
-REFUSED_FIELDS: Mapping[str, tuple[tuple[object, ...], str]] = {
+RefusedFields = Mapping[str, tuple[tuple[object, ...], str]]
+REFUSED_FIELDS: RefusedFields = {
     "audio": ((), "This model writes text; leave it out."),
     "best_of": ((1,), "Ask for n completions and choose among them."),
     "echo": ((False,), "The prompt is not repeated; put it before the answer yourself."),
@@ -47,7 +48,7 @@ REFUSED_FIELDS: Mapping[str, tuple[tuple[object, ...], str]] = {
 }
 
 
-def sorted_out(data: dict[str, Any], refused: Mapping[str, tuple[tuple[object, ...], str]]) -> dict[str, Any]:
+def sorted_out(data: dict[str, Any], refused: RefusedFields) -> dict[str, Any]:
     """A body without what is ignored. Raises RequestError for what is known and not honoured."""
     kept = {name: value for name, value in data.items() if name not in IGNORED_FIELDS}
     for name, (harmless, advice) in refused.items():
@@ -97,6 +98,8 @@ class ResponseFormat(Body):
 class GenerationRequest(Body):
     """What chat and text completions have in common. Null means not given, as with OpenAI."""
 
+    refused: ClassVar[RefusedFields] = REFUSED_FIELDS
+
     model: str | None = None
     n: int | None = Field(None, ge=1, le=128)
     temperature: float | None = None
@@ -130,7 +133,7 @@ class GenerationRequest(Body):
     @classmethod
     def _sort_out(cls, data: Any) -> Any:
         """Drop what is ignored, and refuse with a reason what is known and not honoured."""
-        return sorted_out(data, REFUSED_FIELDS) if isinstance(data, dict) else data
+        return sorted_out(data, cls.refused) if isinstance(data, dict) else data
 
 
 class ChatCompletionRequest(GenerationRequest):
@@ -149,10 +152,16 @@ class ChatCompletionRequest(GenerationRequest):
 
 
 class CompletionRequest(GenerationRequest):
-    """Body of /v1/completions: prompts as text or as token ids. logprobs: how many alternatives to report."""
+    """Body of /v1/completions: prompts as text or as token ids.
+
+    logprobs: how many alternatives to report. echo: whether a completion begins with its prompt.
+    """
+
+    refused: ClassVar[RefusedFields] = {name: why for name, why in REFUSED_FIELDS.items() if name != "echo"}
 
     prompt: str | list[str] | list[int] | list[list[int]]
     logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool | None = None
 
 
 class TokenizeRequest(Body):
