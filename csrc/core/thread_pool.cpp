@@ -19,6 +19,9 @@ namespace {
 constexpr std::uint64_t item_mask = 0xFFFFFFFFULL;
 constexpr std::int64_t max_items = 0xFFFFFFFE;
 constexpr int spins_before_sleep = 2000;  // some tens of microseconds: the gap between two kernels of one layer
+// Then a worker gives its core to whoever wants it and looks again, some hundred microseconds in all: the gap between two
+// steps of the engine. Waking a sleeping thread costs tens of microseconds at the first kernel of every step.
+constexpr int yields_before_sleep = 300;
 
 void pause() noexcept {
 #if defined(__x86_64__)
@@ -103,6 +106,10 @@ class Pool {
       std::uint32_t now = alarm_.load();
       for (int spin = 0; now == heard && spin < spins_before_sleep; ++spin) {
         pause();
+        now = alarm_.load();
+      }
+      for (int yield = 0; now == heard && yield < yields_before_sleep; ++yield) {
+        std::this_thread::yield();
         now = alarm_.load();
       }
       if (now == heard) {

@@ -158,12 +158,13 @@ def test_sampling_leaves_the_logits_as_they_were() -> None:
     np.testing.assert_array_equal(values, before)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_no_numbers_are_an_engine_error(bad: float) -> None:
+def test_logits_that_are_no_numbers_are_an_engine_error(bad: float, temperature: float) -> None:
     values = logits()[None]
     values[0, 11] = bad
     with pytest.raises(EngineError, match="Check the checkpoint"):
-        sample(values, [row(SamplingParams(temperature=0.0))])
+        sample(values, [row(SamplingParams(temperature=temperature))])
 
 
 def test_a_grammar_that_allows_nothing_is_an_engine_error() -> None:

@@ -116,8 +116,13 @@ def draw(logits_V: F32, key: int, index: int) -> int:
 
 def sample(logits_V: F32, row: SamplingRow) -> SampledToken:
     """The next token of one request. Raises EngineError if its logits are not finite or its grammar allows nothing."""
-    _check_row(logits_V)
     params = row.params
+    if _is_plainly_greedy(row):
+        token_id = int(logits_V.argmax())  # the lowest id among equals, and of a NaN if there is one
+        if not (np.isfinite(logits_V[token_id]) and np.isfinite(logits_V.min())):
+            _check_row(logits_V)
+        return SampledToken(token_id, None)
+    _check_row(logits_V)
     adjusted_V = adjust_logits(logits_V, row)
     if row.forced_token_id is None and np.isneginf(adjusted_V.max()):
         raise EngineError("the grammar allows no token at all; it should have said that it is finished.")
@@ -132,6 +137,23 @@ def sample(logits_V: F32, row: SamplingRow) -> SampledToken:
         return SampledToken(token_id, None)
     logprobs_V = _logprobs(logits_V, processed_V, params)
     return SampledToken(token_id, gather_logprobs(logprobs_V, token_id, params.logprobs))
+
+
+def _is_plainly_greedy(row: SamplingRow) -> bool:
+    """True if the likeliest token is taken as the model gave it: nothing to copy, nothing to adjust."""
+    params = row.params
+    return (
+        is_greedy(params)
+        and params.logprobs is None
+        and row.forced_token_id is None
+        and row.allowed_mask is None
+        and not row.bans_stop_tokens
+        and len(row.output_token_ids) >= params.min_tokens
+        and not params.logit_bias
+        and params.repetition_penalty == 1.0
+        and params.presence_penalty == 0.0
+        and params.frequency_penalty == 0.0
+    )
 
 
 def _logprobs(logits_V: F32, processed_V: F32, params: SamplingParams) -> F32:

@@ -290,6 +290,21 @@ def test_abort_by_name_ends_with_abort(scripted: Make) -> None:
     backend.backend.abort("nobody")
 
 
+def test_who_wants_all_is_woken_once_and_gets_the_same(scripted: Make) -> None:
+    backend = scripted("t\n</think>\n\n" + " ".join(str(i) for i in range(50)))
+    backend.ask(max_tokens=300)  # from here on the prompt's blocks are cached
+    one_by_one = list(backend.backend.stream(backend.request(max_tokens=300)))
+    stream = backend.backend.stream(backend.request(max_tokens=300))
+    first = next(stream)
+    at_once = [first, *stream.rest()]
+    assert at_once == one_by_one
+    assert list(stream) == []
+    broken = backend.backend.stream(backend.request(max_tokens=300))
+    backend.backend.close()
+    with pytest.raises(EngineError, match="was closed"):
+        broken.rest()
+
+
 def test_a_slow_reader_holds_up_nobody_and_loses_nothing(scripted: Make) -> None:
     backend = scripted("t\n</think>\n\n" + " ".join(str(i) for i in range(100)))
     slow = backend.backend.stream(backend.request(max_tokens=400))

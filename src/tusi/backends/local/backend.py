@@ -193,7 +193,7 @@ class LocalBackend:
 
     def _collect(self, stream: LocalStream, n: int) -> ChatResult:
         with stream:
-            choices, usage = collect(stream, n=n)
+            choices, usage = collect(stream.rest(), n=n)
         return ChatResult(
             request_id=stream.request_id,
             model=self.model,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import TracebackType
 
 from tusi.backends.local.request_group import CompletionGroup
-from tusi.backends.outbox import Sink
+from tusi.backends.outbox import Item, Sink
 from tusi.backends.protocol import ChatDelta
 
 
@@ -45,6 +46,27 @@ class LocalStream:
         if isinstance(item, BaseException):
             raise item
         raise StopIteration
+
+    def rest(self) -> list[ChatDelta]:
+        """All deltas from here on, once the last one has come. Raises the error that ended them.
+
+        For who wants the whole answer: a reader that is woken for every token takes the processor from the engine.
+        """
+        items: list[Item] = []
+        has_ended = threading.Event()
+
+        def sink(item: Item) -> None:
+            items.append(item)
+            if not isinstance(item, ChatDelta):
+                has_ended.set()
+
+        self.forward(sink)
+        has_ended.wait()
+        self._is_over = True
+        end = items.pop()
+        if isinstance(end, BaseException):
+            raise end
+        return [item for item in items if isinstance(item, ChatDelta)]
 
     def forward(self, sink: Sink) -> None:
         """See outbox.PushedStream. The sink is called on the engine's thread, between two steps."""
