@@ -91,6 +91,8 @@ Isa choose_isa(const std::optional<std::string>& name);
 void bind_attention(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
+void bind_moe(nb::module_& m);
+void bind_qgemm(nb::module_& m);
 void bind_runtime(nb::module_& m);
 
 }  // namespace tusi::bindings

@@ -6,6 +6,8 @@ NB_MODULE(_native, m) {
   tusi::bindings::install_exit_hook();
   tusi::bindings::bind_runtime(m);
   tusi::bindings::bind_gemm(m);
+  tusi::bindings::bind_qgemm(m);
+  tusi::bindings::bind_moe(m);
   tusi::bindings::bind_elementwise(m);
   tusi::bindings::bind_attention(m);
 }

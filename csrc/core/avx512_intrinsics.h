@@ -56,6 +56,19 @@ static inline __m512 tusi_cvtepi32_ps(__m512i v) {
   __builtin_memcpy(words, &v, sizeof(words));
   return simd_lanes<__m512, float>([&](int i) { return static_cast<float>(words[i]); });
 }
+// Quarters of the result: two of a, then two of b, each named by two bits of `which`.
+static inline __m512 tusi_shuffle_f32x4(__m512 a, __m512 b, int which) {
+  float from_a[16], from_b[16];
+  __builtin_memcpy(from_a, &a, sizeof(from_a));
+  __builtin_memcpy(from_b, &b, sizeof(from_b));
+  return simd_lanes<__m512, float>([&](int i) {
+    const int quarter = (which >> (2 * (i / 4))) & 3;
+    return (i < 8 ? from_a : from_b)[4 * quarter + i % 4];
+  });
+}
+#undef _mm512_shuffle_f32x4
+#define _mm512_shuffle_f32x4 tusi_shuffle_f32x4
+
 #undef _mm512_cvtepi32_ps
 #undef _mm512_shuffle_f32x4
 #define _mm512_cvtepi32_ps tusi_cvtepi32_ps

@@ -105,6 +105,18 @@ Isa best_isa() noexcept {
   return isa_is_supported(Isa::avx2) ? Isa::avx2 : Isa::generic;
 }
 
+bool has_vnni() noexcept {
+#if defined(TUSI_X86)
+#if defined(TUSI_EMULATE_AVX512)
+  return true;
+#else
+  return isa_is_supported(Isa::avx512) && features().avx512_vnni;
+#endif
+#else
+  return false;
+#endif
+}
+
 Isa active_isa() noexcept { return static_cast<Isa>(active().load(std::memory_order_relaxed)); }
 
 void set_active_isa(Isa isa) noexcept { active().store(static_cast<int>(isa), std::memory_order_relaxed); }

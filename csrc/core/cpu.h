@@ -17,6 +17,8 @@ CpuFeatures detect_cpu() noexcept;
 // True if the kernels of this set were compiled in and can run here.
 bool isa_is_supported(Isa isa) noexcept;
 Isa best_isa() noexcept;
+// True if the AVX-512 kernels that need VNNI can run; integer products fall back to AVX2 without it.
+bool has_vnni() noexcept;
 
 // The set used where a caller names none. Starts as best_isa(); set_active_isa expects a supported one.
 Isa active_isa() noexcept;

@@ -63,12 +63,12 @@ def test_a_shorter_context_is_proposed_before_a_smaller_picture() -> None:
 
 
 def test_a_smaller_picture_is_proposed_where_context_is_not_enough() -> None:
-    report = fit(MODEL, budget=int(21.3 * GB), context=32768, num_patches=24480)
+    report = fit(MODEL, budget=int(19.4 * GB), context=32768, num_patches=24480)
     change = find_change(MODEL, report)
     assert change is not None
     assert change.pixels is not None
     patches = change.pixels // 196
-    again = fit(MODEL, budget=int(21.3 * GB), context=change.context, num_patches=patches, formats=("int4",))
+    again = fit(MODEL, budget=int(19.4 * GB), context=change.context, num_patches=patches, formats=("int4",))
     assert again.best is not None
 
 

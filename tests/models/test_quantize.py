@@ -108,8 +108,8 @@ def test_logits_err_less_than_with_rounding_to_nearest(bits: Bits, bound: float,
         folder = write_random_checkpoint(tmp_path / f"m{seed}", config=config, seed=seed)
         quantize_checkpoint(folder, tmp_path / f"q{seed}", bits=bits)
         exact = full_sequence_logits(Model.from_pretrained(folder, "fp32"), prompt)
-        searched = Model.from_pretrained(tmp_path / f"q{seed}")
-        nearest = Model.from_pretrained(folder, "int4" if bits == 4 else "int8")
+        searched = Model.from_pretrained(tmp_path / f"q{seed}", activations="float32")
+        nearest = Model.from_pretrained(folder, "int4" if bits == 4 else "int8", activations="float32")
         errors.append(
             [
                 np.sqrt(np.mean((full_sequence_logits(m, prompt) - exact) ** 2)) / exact.std()

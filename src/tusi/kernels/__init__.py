@@ -31,7 +31,16 @@ from tusi.kernels.elementwise import (
     silu_and_mul,
     topk_softmax,
 )
+from tusi.kernels.experts import Experts, Pool, moe
 from tusi.kernels.matmul import bf16_to_f32, f32_to_bf16, gemm_bf16, gemm_f32, gemm_int4, gemm_int8
+from tusi.kernels.packed import (
+    pack_codes,
+    packed_rows,
+    packed_shapes,
+    qgemm,
+    round_activations,
+    unpack_codes,
+)
 from tusi.kernels.runtime import (
     configure,
     cpu_features,
@@ -44,6 +53,8 @@ from tusi.kernels.runtime import (
 )
 
 __all__ = [
+    "Experts",
+    "Pool",
     "bf16_to_f32",
     "cpu_features",
     "f32_to_bf16",
@@ -54,8 +65,13 @@ __all__ = [
     "gemm_int8",
     "isa",
     "layer_norm",
+    "moe",
     "num_threads",
+    "pack_codes",
+    "packed_rows",
+    "packed_shapes",
     "paged_attention",
+    "qgemm",
     "quick_gelu",
     "read_bandwidths",
     "rms_norm",
@@ -63,12 +79,14 @@ __all__ = [
     "rotary_interleaved",
     "rotary_paged_attention",
     "rotary_varlen_attention",
+    "round_activations",
     "set_num_threads",
     "silu_and_mul",
     "store_kv",
     "supported_isas",
     "topk_softmax",
     "unit_peaks",
+    "unpack_codes",
     "varlen_attention",
 ]
 

@@ -33,6 +33,85 @@ def gemm_int8(
     out: NDArray[Any],
     isa: str | None = None,
 ) -> None: ...
+def moe(
+    x_TD: NDArray[Any],
+    out: NDArray[Any],
+    text: Pool | None,
+    vision: Pool | None,
+    shared: Experts | None,
+    vision_mask_T: NDArray[Any] | None,
+    topk_weights_TK: NDArray[Any],
+    topk_ids_TK: NDArray[Any],
+    norm_min: float,
+    norm_D: NDArray[Any] | None,
+    eps: float,
+    add: bool,
+    activations: str,
+    isa: str | None = None,
+) -> None: ...
+def pack(
+    codes_NK: NDArray[Any],
+    scales_NG: NDArray[Any],
+    group_size: int,
+    packed_codes: NDArray[Any],
+    packed_scales: NDArray[Any],
+) -> None: ...
+def packed_rows(
+    packed_codes: NDArray[Any],
+    packed_scales: NDArray[Any],
+    rows: int,
+    group_size: int,
+    ids_T: NDArray[Any],
+    out: NDArray[Any],
+) -> None: ...
+def qgemm(
+    x_TK: NDArray[Any],
+    codes: NDArray[Any],
+    scales: NDArray[Any],
+    rows: int,
+    group_size: int,
+    activations: str,
+    out: NDArray[Any],
+    bias_N: NDArray[Any] | None = None,
+    norm_K: NDArray[Any] | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    isa: str | None = None,
+) -> None: ...
+def round_activations(
+    x_TK: NDArray[Any],
+    group_size: int,
+    four_bits: bool,
+    codes_TK: NDArray[Any],
+    scales_TG: NDArray[Any],
+    offsets_TG: NDArray[Any],
+    isa: str | None = None,
+) -> None: ...
+def unpack(
+    packed_codes: NDArray[Any],
+    packed_scales: NDArray[Any],
+    group_size: int,
+    codes_NK: NDArray[Any],
+    scales_NG: NDArray[Any],
+) -> None: ...
+
+class Experts:
+    def __init__(
+        self,
+        gate_up_codes: NDArray[Any],
+        gate_up_scales: NDArray[Any],
+        gate_up_group: int,
+        down_codes: NDArray[Any],
+        down_scales: NDArray[Any],
+        down_group: int,
+        width: int,
+        inner: int,
+        keep: object,
+    ) -> None: ...
+
+class Pool:
+    def __init__(self, weight_ED: NDArray[Any], bias_E: NDArray[Any], experts: Experts, keep: object) -> None: ...
+
 def layer_norm(
     x_TD: NDArray[Any], weight_D: NDArray[Any], bias_D: NDArray[Any], eps: float, out: NDArray[Any]
 ) -> None: ...

@@ -52,14 +52,16 @@ class DecoderLayer:
         routing: RoutingRecorder | None,
     ) -> F32:
         normed_TD = kernels.rms_norm(hidden_TD, self.input_layernorm_D, self.eps)
+        # A fresh array: what follows adds to it in place.
         hidden_TD = hidden_TD + self.self_attn(normed_TD, cos_TP, sin_TP, attn, kv_cache)
-        normed_TD = kernels.rms_norm(hidden_TD, self.post_attention_layernorm_D, self.eps)
         if isinstance(self.mlp, MLP):
-            return hidden_TD + self.mlp(normed_TD)
-        out_TD, topk_weights_TK, topk_ids_TK = self.mlp(normed_TD, vision_mask_T)
+            return self.mlp.residual(hidden_TD, self.post_attention_layernorm_D, self.eps)
+        hidden_TD, topk_weights_TK, topk_ids_TK = self.mlp.residual(
+            hidden_TD, self.post_attention_layernorm_D, self.eps, vision_mask_T
+        )
         if routing is not None:
             routing.record(self.layer_idx, topk_ids_TK, topk_weights_TK)
-        return hidden_TD + out_TD
+        return hidden_TD
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tusi.models.key_table import TensorSpec, tensor_specs
 from tusi.models.parameters import format_of
 from tusi.models.quantization import Quantization
 from tusi.quant.packed import packed_width
-from tusi.quant.weights import DEFAULT_GROUP_SIZE
+from tusi.quant.weights import DEFAULT_GROUP_SIZE, weight_nbytes
 
 PROGRAM_BYTES = 200 * 2**20
 """Python, its packages, the tokenizer. A process that read a clip and a picture with a tiny checkpoint took 165 MB."""
@@ -96,18 +96,14 @@ def checkpoint_bytes(config: Ernie4_5_VLMoeConfig) -> int:
 
 def weight_bytes(spec: TensorSpec, asked: WeightFormat, group_size: int = DEFAULT_GROUP_SIZE) -> int:
     """Resident bytes of one tensor when the model is loaded as `asked`."""
-    rows, width = math.prod(spec.shape[:-1]), spec.shape[-1]
-    scales = 4 * rows * -(-width // group_size)
-    return {
-        "fp32": 4 * rows * width,
-        "bf16": 2 * rows * width,
-        "int8": rows * width + scales,
-        "int4": rows * -(-width // 2) + scales,
-    }[format_of(spec.kind, asked)]
+    if len(spec.shape) < 2:
+        return 4 * spec.size
+    n, k = spec.shape[-2:]
+    return math.prod(spec.shape[:-2]) * weight_nbytes(format_of(spec.kind, asked), n, k, group_size)
 
 
 def _quantized_bytes(spec: TensorSpec, quantization: Quantization, *, on_disk: bool) -> int:
-    """Bytes of a tensor of a quantised checkpoint: in its files, or resident, where scales are float32."""
+    """Bytes of a tensor of a quantised checkpoint: in its files, or resident (scales as bfloat16)."""
     total = 0
     for part in spec.parts:
         group = quantization.group_of(part.disk.removesuffix(".weight"), spec.kind)
@@ -119,7 +115,8 @@ def _quantized_bytes(spec: TensorSpec, quantization: Quantization, *, on_disk: b
             words = packed_width(width, group.num_bits)
             total += rows * (4 * words + 2 * -(-width // group.group_size)) + 16
         else:
-            total += rows * (-(-width * group.num_bits // 8) + 4 * -(-width // group.group_size))
+            stored: WeightFormat = "int4" if group.num_bits == 4 else "int8"
+            total += weight_nbytes(stored, rows, width, group.group_size)
     return total
 
 

@@ -24,12 +24,12 @@ from tusi.models.parameters import Parameters, Progress, TensorSource, choose_fo
 from tusi.models.resampler import VariableResolutionResamplerModel
 from tusi.models.rope import Positions
 from tusi.models.vision_tower import VisionTransformer
-from tusi.quant.weights import DEFAULT_GROUP_SIZE, F32, Weight
+from tusi.quant.weights import DEFAULT_GROUP_SIZE, F32, Activations, Weight
 
 
 @dataclass(frozen=True, slots=True)
 class Ernie4_5_VLMoeForConditionalGeneration:
-    """ERNIE-4.5-VL. Activations are float32 whatever the weights' format."""
+    """ERNIE-4.5-VL. What goes from layer to layer is float32 whatever the weights' format."""
 
     config: Ernie4_5_VLMoeConfig
     dtype: WeightFormat
@@ -46,15 +46,21 @@ class Ernie4_5_VLMoeForConditionalGeneration:
         dtype: WeightFormatChoice = "auto",
         *,
         group_size: int = DEFAULT_GROUP_SIZE,
+        activations: Activations = "int8",
         progress: Progress | None = None,
     ) -> Ernie4_5_VLMoeForConditionalGeneration:
         """Load a checkpoint folder, its matrices rounded to `dtype` (see `parameters` for which).
 
-        A quantised checkpoint is loaded as it is stored. Raises CheckpointError for a folder that is not a sound
-        checkpoint, ConfigError for an unknown dtype, or one that a quantised checkpoint is not stored in.
+        A quantised checkpoint is loaded as it is stored. activations: products over integer weights round their input
+        to eight bits (int8, several times as fast), or take it as it is (float32).
+
+        Raises CheckpointError for a folder that is not a sound checkpoint, ConfigError for an unknown dtype, or one
+        that a quantised checkpoint is not stored in.
         """
         checkpoint = Checkpoint(path)
-        return cls.from_tensors(checkpoint.config, checkpoint, dtype, group_size=group_size, progress=progress)
+        return cls.from_tensors(
+            checkpoint.config, checkpoint, dtype, group_size=group_size, activations=activations, progress=progress
+        )
 
     @classmethod
     def from_tensors(
@@ -64,11 +70,12 @@ class Ernie4_5_VLMoeForConditionalGeneration:
         dtype: WeightFormatChoice = "auto",
         *,
         group_size: int = DEFAULT_GROUP_SIZE,
+        activations: Activations = "int8",
         progress: Progress | None = None,
     ) -> Ernie4_5_VLMoeForConditionalGeneration:
         """As `from_pretrained`, from an opened checkpoint or anything that gives tensors by name."""
         weight_format = choose_format(config, dtype)
-        params = Parameters(tensors, weight_format, group_size=group_size, progress=progress)
+        params = Parameters(tensors, weight_format, group_size=group_size, activations=activations, progress=progress)
         return cls.from_parameters(config, weight_format, params)
 
     @classmethod

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tusi import kernels
+from tusi.kernels.packed import BLOCK_ROWS
 from tusi.models.config import Ernie4_5_VLMoeTextConfig
 from tusi.models.parameters import Parameters
-from tusi.quant.weights import F32, I32, StackedWeight, Weight
+from tusi.quant.weights import F32, I32, IntegerWeight, StackedWeight, Weight
 
 Bool = NDArray[np.bool_]
 
@@ -39,17 +41,43 @@ class RoutingRecorder:
 
 @dataclass(frozen=True, slots=True)
 class MLP:
-    """down(silu(gate(x)) * up(x)); gate and up are joined into one matrix when loaded."""
+    """down(silu(gate(x)) * up(x)); gate and up are joined into one matrix when loaded.
+
+    experts: the same as one native call, where the weights are packed integers.
+    """
 
     gate_up_proj: Weight
     down_proj: Weight
+    experts: kernels.Experts | None
 
     @classmethod
     def load(cls, params: Parameters) -> MLP:
-        return cls(params.joined("gate_proj.weight", "up_proj.weight"), params.weight("down_proj.weight"))
+        gate_up = params.joined("gate_proj.weight", "up_proj.weight")
+        down = params.weight("down_proj.weight")
+        return cls(gate_up, down, single_expert(gate_up, down))
 
     def __call__(self, x_TD: F32) -> F32:
-        return self.down_proj.linear(kernels.silu_and_mul(self.gate_up_proj.linear(x_TD)))
+        if self.experts is None:
+            return self.down_proj.linear(kernels.silu_and_mul(self.gate_up_proj.linear(x_TD)))
+        return kernels.moe(x_TD, None, None, self.experts, top_k=0, activations=self.gate_up_proj.activations)[0]
+
+    def residual(self, hidden_TD: F32, norm_D: F32, eps: float) -> F32:
+        """hidden + MLP(rms_norm(hidden)), in place."""
+        if self.experts is None:
+            hidden_TD += self(kernels.rms_norm(hidden_TD, norm_D, eps))
+            return hidden_TD
+        return kernels.moe(
+            hidden_TD,
+            None,
+            None,
+            self.experts,
+            top_k=0,
+            activations=self.gate_up_proj.activations,
+            norm_D=norm_D,
+            eps=eps,
+            add=True,
+            out=hidden_TD,
+        )[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +102,21 @@ class TopKRouter:
 
 @dataclass(frozen=True, slots=True)
 class SparseMoeBlock:
-    """One pool: a router and its experts."""
+    """One pool: a router and its experts. pool: the same for the native call, where the weights are packed integers."""
 
     gate: TopKRouter
     gate_up_proj: StackedWeight
     down_proj: StackedWeight
+    pool: kernels.Pool | None
 
     @classmethod
     def load(cls, params: Parameters, config: Ernie4_5_VLMoeTextConfig) -> SparseMoeBlock:
-        return cls(
-            gate=TopKRouter.load(params.under("gate."), config),
-            gate_up_proj=params.experts("experts.gate_up_proj"),
-            down_proj=params.experts("experts.down_proj"),
-        )
+        gate = TopKRouter.load(params.under("gate."), config)
+        gate_up = params.experts("experts.gate_up_proj")
+        down = params.experts("experts.down_proj")
+        experts = packed_experts(gate_up, down)
+        pool = kernels.Pool(gate.weight_ED, gate.e_score_correction_bias_E, experts) if experts is not None else None
+        return cls(gate, gate_up, down, pool)
 
     def __call__(self, x_TD: F32) -> tuple[F32, F32, I32]:
         """The pool's output [T, D], topk_weights [T, K], topk_ids [T, K]."""
@@ -114,23 +144,53 @@ def tokens_by_expert(topk_ids_TK: I32, num_experts: int) -> Iterator[tuple[int, 
 
 @dataclass(frozen=True, slots=True)
 class MoeBlock:
-    """Text tokens go to one pool, vision tokens to the other, all of them to the shared experts."""
+    """Text tokens go to one pool, vision tokens to the other, all of them to the shared experts.
+
+    One native call where all weights are packed integers (`is_native`), else step by step.
+    """
 
     text_moe: SparseMoeBlock
     vision_moe: SparseMoeBlock
     shared_experts: MLP | None
+    is_native: bool
 
     @classmethod
     def load(cls, params: Parameters, config: Ernie4_5_VLMoeTextConfig) -> MoeBlock:
         shared = MLP.load(params.under("shared_experts.")) if config.shared_intermediate_size else None
-        return cls(
-            text_moe=SparseMoeBlock.load(params.under("text_moe."), config),
-            vision_moe=SparseMoeBlock.load(params.under("vision_moe."), config),
-            shared_experts=shared,
-        )
+        text = SparseMoeBlock.load(params.under("text_moe."), config)
+        vision = SparseMoeBlock.load(params.under("vision_moe."), config)
+        packed = text.pool is not None and vision.pool is not None and (shared is None or shared.experts is not None)
+        rounding = {text.gate_up_proj.first.activations, vision.gate_up_proj.first.activations}
+        if shared is not None:
+            rounding.add(shared.gate_up_proj.activations)
+        return cls(text, vision, shared, packed and len(rounding) == 1)
 
     def __call__(self, x_TD: F32, vision_mask_T: Bool) -> tuple[F32, F32, I32]:
         """Output [T, D], topk_weights [T, K], topk_ids [T, K] (each within the token's own pool)."""
+        return self._native(x_TD, vision_mask_T) if self.is_native else self._composed(x_TD, vision_mask_T)
+
+    def residual(self, hidden_TD: F32, norm_D: F32, eps: float, vision_mask_T: Bool) -> tuple[F32, F32, I32]:
+        """hidden + MoE(rms_norm(hidden)), in place; topk_weights and topk_ids."""
+        if self.is_native:
+            return self._native(hidden_TD, vision_mask_T, norm_D=norm_D, eps=eps, add=True, out=hidden_TD)
+        out_TD, weights_TK, ids_TK = self._composed(kernels.rms_norm(hidden_TD, norm_D, eps), vision_mask_T)
+        hidden_TD += out_TD
+        return hidden_TD, weights_TK, ids_TK
+
+    def _native(self, x_TD: F32, vision_mask_T: Bool, **fused: Any) -> tuple[F32, F32, I32]:
+        return kernels.moe(
+            x_TD,
+            self.text_moe.pool,
+            self.vision_moe.pool,
+            None if self.shared_experts is None else self.shared_experts.experts,
+            top_k=self.text_moe.gate.top_k,
+            norm_min=self.text_moe.gate.norm_min,
+            vision_mask_T=vision_mask_T.view(np.uint8) if vision_mask_T.any() else None,
+            activations=self.text_moe.gate_up_proj.first.activations,
+            **fused,
+        )
+
+    def _composed(self, x_TD: F32, vision_mask_T: Bool) -> tuple[F32, F32, I32]:
         if not vision_mask_T.any():
             out_TD, weights_TK, ids_TK = self.text_moe(x_TD)
         else:
@@ -151,3 +211,30 @@ class MoeBlock:
             if tokens.size:
                 out_TD[tokens], weights_TK[tokens], ids_TK[tokens] = moe(x_TD[tokens])
         return out_TD, weights_TK, ids_TK
+
+
+def packed_experts(gate_up: StackedWeight, down: StackedWeight) -> kernels.Experts | None:
+    """The experts for the native call; None if a matrix is no packed integers, or gate ends inside a block of rows."""
+    first_gate_up, first_down = gate_up.first, down.first
+    if not isinstance(first_gate_up, IntegerWeight) or not isinstance(first_down, IntegerWeight):
+        return None
+    if first_down.k % BLOCK_ROWS or first_down.activations != first_gate_up.activations:
+        return None
+    codes, scales = gate_up.arrays
+    down_codes, down_scales = down.arrays
+    return kernels.Experts(
+        codes,  # type: ignore[arg-type]
+        scales,  # type: ignore[arg-type]
+        first_gate_up.group_size,
+        down_codes,  # type: ignore[arg-type]
+        down_scales,  # type: ignore[arg-type]
+        first_down.group_size,
+        first_down.n,
+        first_down.k,
+    )
+
+
+def single_expert(gate_up: Weight, down: Weight) -> kernels.Experts | None:
+    """The same for one expert whose arrays have no leading axis."""
+    stacked = (StackedWeight(weight, tuple(array[None] for array in weight.arrays)) for weight in (gate_up, down))
+    return packed_experts(*stacked)

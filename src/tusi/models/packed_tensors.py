@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tusi.core.errors import CheckpointError
-from tusi.kernels import bf16_to_f32
 from tusi.models.key_table import Part, TensorSpec
 from tusi.models.quantization import Quantization
 from tusi.models.safetensors_io import DTYPES, SafetensorsFile
@@ -64,7 +63,8 @@ def read_packed(part: Part, spec: TensorSpec, quantization: Quantization, files:
             f"{part.disk}_shape says {shape.tolist()}; this model's matrix is {list(part.disk_shape)}. The file is "
             "damaged or belongs to another model: download or quantise it again."
         )
-    scales_NG = bf16_to_f32(scales_NG) if scales_NG.dtype == "<u2" else scales_NG.astype("<f4")
+    if scales_NG.dtype != "<u2":
+        scales_NG = scales_NG.astype("<f4")
     return unpack_weight(words_NW, scales_NG, part.disk_shape[1], group.num_bits, group.group_size)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +33,8 @@ from tusi.models.safetensors_io import Array
 from tusi.quant.weights import (
     DEFAULT_GROUP_SIZE,
     F32,
+    Activations,
+    IntegerWeight,
     NotFiniteError,
     StackedWeight,
     Weight,
@@ -100,11 +103,14 @@ class Parameters:
         asked: WeightFormat,
         *,
         group_size: int = DEFAULT_GROUP_SIZE,
+        activations: Activations = "int8",
         progress: Progress | None = None,
     ) -> None:
+        """activations: what products over integer weights do with their input."""
         self._source = source
         self._asked: WeightFormat = asked
         self._group_size = group_size
+        self._activations: Activations = activations
         self._prefix = ""
         self._meter = _Meter(source, progress)
 
@@ -117,7 +123,7 @@ class Parameters:
     def weight(self, name: str) -> Weight:
         """A matrix (out, in)."""
         spec = self._source.specs[self._prefix + name]
-        weight = self._source.packed(spec.name) or self._make(self._source[spec.name], spec)
+        weight = self._stored(spec) or self._make(self._source[spec.name], spec)
         self._meter.count(spec)
         return weight
 
@@ -130,7 +136,7 @@ class Parameters:
         spec = self._source.specs[self._prefix + name]
 
         def expert(e: int) -> Weight:
-            return self._source.packed(spec.name, e) or self._make(self._source.expert(spec.name, e), spec)
+            return self._stored(spec, e) or self._make(self._source.expert(spec.name, e), spec)
 
         stacked = stack_weights(spec.shape[0], expert)
         self._meter.count(spec)
@@ -143,13 +149,17 @@ class Parameters:
         self._meter.count(spec)
         return array
 
+    def _stored(self, spec: TensorSpec, expert: int | None = None) -> Weight | None:
+        weight = self._source.packed(spec.name, expert)
+        return replace(weight, activations=self._activations) if isinstance(weight, IntegerWeight) else weight
+
     def _make(self, array: Array, spec: TensorSpec) -> Weight:
         matrix = array if array.dtype == np.uint16 else array.astype(np.float32, copy=False)
         wanted = format_of(spec.kind, self._asked)
         if self._source.config.quantization is not None:
             wanted = "bf16" if array.dtype == np.uint16 else "fp32"
         try:
-            return make_weight(matrix, wanted, self._group_size)
+            return make_weight(matrix, wanted, self._group_size, self._activations)
         except NotFiniteError as error:
             raise CheckpointError(
                 f"{spec.name} holds NaN or infinite values, so it cannot be quantised to {self._asked}. The file is "

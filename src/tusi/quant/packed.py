@@ -1,8 +1,7 @@
 """Codes as compressed-tensors' `pack-quantized` layout stores them, and back into our weights bit for bit.
 
 In that layout a row of codes is a row of 32-bit little-endian words, the first code in the lowest bits: 8 codes of 4
-bits or 4 of 8 bits a word, each stored plus half its range. Seen as bytes this is our int4 layout, and our int8 layout
-with the top bit turned. Knows nothing of names, files or models.
+bits or 4 of 8 bits a word, each stored plus half its range. Knows nothing of names, files or models.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tusi.quant.search import Bits
-from tusi.quant.weights import F32, I8, I32, U8, Int4Weight, Int8Weight, pack_int4
+from tusi.quant.weights import F32, I8, I32, U8, U16, IntegerWeight, pack_weight
 
 
 def packed_width(k: int, bits: Bits) -> int:
@@ -23,20 +22,23 @@ def pack_words(q_NK: I8, bits: Bits) -> I32:
     n, k = q_NK.shape
     rows_NB: U8 = np.zeros((n, 4 * packed_width(k, bits)), np.uint8)
     if bits == 4:
-        rows_NB[:, : -(-k // 2)] = pack_int4(q_NK)
-        if k % 2:
-            rows_NB[:, k // 2] &= 0x0F  # ours pads with the code 0, which is stored as 8
+        nibbles = np.zeros((n, k + k % 2), np.uint8)
+        np.add(q_NK, 8, out=nibbles[:, :k], casting="unsafe")
+        # Two columns seen as one little-endian number: the odd one's nibble is 4 bits too high.
+        pairs_NB = nibbles.view("<u2")
+        rows_NB[:, : -(-k // 2)] = (pairs_NB | (pairs_NB >> 4)).astype(np.uint8)
     else:
         rows_NB[:, :k] = q_NK.view(np.uint8) ^ 0x80
     return rows_NB.view("<i4")
 
 
-def unpack_weight(words_NW: I32, scales_NG: F32, k: int, bits: Bits, group_size: int) -> Int4Weight | Int8Weight:
-    """A weight with the very codes that are stored; nothing is widened on the way. scales_NG: float32."""
+def unpack_weight(words_NW: I32, scales_NG: F32 | U16, k: int, bits: Bits, group_size: int) -> IntegerWeight:
+    """A weight with the very codes that are stored. scales_NG: float32, or bfloat16 bits."""
     rows_NB = np.ascontiguousarray(words_NW).view(np.uint8)
     if bits == 8:
-        return Int8Weight((rows_NB[:, :k] ^ 0x80).view(np.int8), scales_NG, group_size)
-    qweight_NB = rows_NB[:, : -(-k // 2)].copy()
-    if k % 2:
-        qweight_NB[:, -1] = (qweight_NB[:, -1] & 0x0F) | 0x80
-    return Int4Weight(qweight_NB, scales_NG, group_size, k)
+        return pack_weight((rows_NB[:, :k] ^ 0x80).view(np.int8), scales_NG, group_size, bits)
+    stored = rows_NB[:, : -(-k // 2)]
+    q_NK = np.empty((len(stored), 2 * stored.shape[1]), np.int8)
+    np.subtract(stored & 0x0F, 8, out=q_NK[:, 0::2], casting="unsafe")
+    np.subtract(stored >> 4, 8, out=q_NK[:, 1::2], casting="unsafe")
+    return pack_weight(q_NK[:, :k], scales_NG, group_size, bits)

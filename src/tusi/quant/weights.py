@@ -3,12 +3,9 @@
 Owns how a matrix of shape (out, in) = (N, K) lies in memory and which kernel multiplies it. Goes in: float32 or
 bfloat16 (uint16 bits) arrays; comes out: `Weight` objects that take and give float32. Knows nothing of models.
 
-    fp32   weight_NK float32
-    bf16   weight_NK uint16, the bits
-    int8   qweight_NK int8, scales_NG float32           value = q * scale of its group, q in -128..127
-    int4   qweight_NB uint8 (low nibble = even column, stored plus 8), scales_NG float32, q in -8..7
-
-Both integer formats are symmetric, with groups of `group_size` along the input; the last group of a row may be short.
+    fp32         weight_NK float32
+    bf16         weight_NK uint16, the bits
+    int8, int4   packed codes and their scales; see `integer`
 """
 
 from __future__ import annotations
@@ -23,7 +20,44 @@ from numpy.typing import NDArray
 from tusi import kernels
 from tusi.core.errors import CheckpointError, ConfigError
 from tusi.core.types import WeightFormat
+from tusi.kernels.packed import Activations
+from tusi.quant.integer import (
+    LAYOUT_VERSION,
+    Int4Weight,
+    Int8Weight,
+    IntegerWeight,
+    NotFiniteError,
+    concat_packed,
+    integer_nbytes,
+    pack_weight,
+    quantize_symmetric,
+)
 from tusi.quant.memory import empty_array
+
+__all__ = [
+    "DEFAULT_GROUP_SIZE",
+    "F32",
+    "I8",
+    "I32",
+    "I64",
+    "LAYOUT_VERSION",
+    "U8",
+    "U16",
+    "Activations",
+    "BFloat16Weight",
+    "Float32Weight",
+    "Int4Weight",
+    "Int8Weight",
+    "IntegerWeight",
+    "NotFiniteError",
+    "StackedWeight",
+    "Weight",
+    "concat_rows",
+    "make_weight",
+    "pack_weight",
+    "stack_weights",
+    "weight_nbytes",
+]
 
 F32 = NDArray[np.float32]
 U16 = NDArray[np.uint16]
@@ -34,10 +68,6 @@ I64 = NDArray[np.int64]
 
 DEFAULT_GROUP_SIZE = 32
 _BLOCK_VALUES = 1 << 20
-
-
-class NotFiniteError(ConfigError):
-    """A matrix to quantise holds NaN or infinity; no scale can stand for that."""
 
 
 class Weight(Protocol):
@@ -51,16 +81,26 @@ class Weight(Protocol):
 
     @property
     def arrays(self) -> tuple[NDArray[np.generic], ...]:
-        """The arrays that hold it, each with one row per output row."""
+        """The arrays that hold it, all of them."""
 
     def with_arrays(self, arrays: tuple[NDArray[np.generic], ...]) -> Weight:
-        """The same format over other arrays (rows cut, joined or stacked)."""
+        """A matrix of the same shape and format over other arrays."""
 
     @property
     def nbytes(self) -> int: ...
 
+    @property
+    def activations(self) -> Activations:
+        """What products do with their input: round it to eight bits, or take it as it is."""
+
     def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
         """x @ weight.T (+ bias) -> [T, N]"""
+
+    def normed_linear(self, x_TK: F32, norm_K: F32, eps: float) -> F32:
+        """rms_norm(x) @ weight.T -> [T, N]"""
+
+    def linear_add(self, x_TK: F32, residual_TN: F32) -> F32:
+        """residual + x @ weight.T, in place; returns the residual."""
 
     def rows(self, ids_T: I64) -> F32:
         """The rows with these ids -> [T, K]; an embedding look-up."""
@@ -69,7 +109,7 @@ class Weight(Protocol):
 
 
 class _Base:
-    """What follows from `arrays` alone."""
+    """What the two float formats share."""
 
     __slots__ = ()
 
@@ -80,6 +120,20 @@ class _Base:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self.arrays)
+
+    @property
+    def activations(self) -> Literal["float32"]:
+        return "float32"
+
+    def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
+        raise NotImplementedError
+
+    def normed_linear(self, x_TK: F32, norm_K: F32, eps: float) -> F32:
+        return self.linear(kernels.rms_norm(x_TK, norm_K, eps))
+
+    def linear_add(self, x_TK: F32, residual_TN: F32) -> F32:
+        residual_TN += self.linear(x_TK)
+        return residual_TN
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,72 +197,6 @@ class BFloat16Weight(_Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Int8Weight(_Base):
-    qweight_NK: I8
-    scales_NG: F32
-    group_size: int
-
-    @property
-    def format(self) -> Literal["int8"]:
-        return "int8"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        n, k = self.qweight_NK.shape
-        return n, k
-
-    @property
-    def arrays(self) -> tuple[NDArray[np.generic], ...]:
-        return self.qweight_NK, self.scales_NG
-
-    def with_arrays(self, arrays: tuple[NDArray[np.generic], ...]) -> Int8Weight:
-        return Int8Weight(*arrays, group_size=self.group_size)  # type: ignore[arg-type,misc]
-
-    def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
-        return _add_bias(kernels.gemm_int8(x_TK, self.qweight_NK, self.scales_NG, self.group_size), bias_N)
-
-    def rows(self, ids_T: I64) -> F32:
-        return _dequantize(self.qweight_NK[ids_T], self.scales_NG[ids_T], self.group_size)
-
-    def to_f32(self) -> F32:
-        return _dequantize(self.qweight_NK, self.scales_NG, self.group_size)
-
-
-@dataclass(frozen=True, slots=True)
-class Int4Weight(_Base):
-    """`k` is kept because the packed row does not tell an odd width from the even one above it."""
-
-    qweight_NB: U8
-    scales_NG: F32
-    group_size: int
-    k: int
-
-    @property
-    def format(self) -> Literal["int4"]:
-        return "int4"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.qweight_NB), self.k
-
-    @property
-    def arrays(self) -> tuple[NDArray[np.generic], ...]:
-        return self.qweight_NB, self.scales_NG
-
-    def with_arrays(self, arrays: tuple[NDArray[np.generic], ...]) -> Int4Weight:
-        return Int4Weight(*arrays, group_size=self.group_size, k=self.k)  # type: ignore[arg-type,misc]
-
-    def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
-        return _add_bias(kernels.gemm_int4(x_TK, self.qweight_NB, self.scales_NG, self.group_size), bias_N)
-
-    def rows(self, ids_T: I64) -> F32:
-        return _dequantize(_unpack_int4(self.qweight_NB[ids_T], self.k), self.scales_NG[ids_T], self.group_size)
-
-    def to_f32(self) -> F32:
-        return _dequantize(_unpack_int4(self.qweight_NB, self.k), self.scales_NG, self.group_size)
-
-
-@dataclass(frozen=True, slots=True)
 class StackedWeight:
     """E matrices of one shape and format in contiguous memory, so that a kernel can walk over experts."""
 
@@ -235,8 +223,15 @@ class StackedWeight:
         return sum(array.nbytes for array in self.arrays)
 
 
-def make_weight(array_NK: F32 | U16, format: WeightFormat, group_size: int = DEFAULT_GROUP_SIZE) -> Weight:  # noqa: A002
+def make_weight(
+    array_NK: F32 | U16,
+    format: WeightFormat,  # noqa: A002
+    group_size: int = DEFAULT_GROUP_SIZE,
+    activations: Activations = "int8",
+) -> Weight:
     """Round a float32 or bfloat16 (uint16 bits) matrix to a format; to nearest in all of them.
+
+    activations: what products over the integer formats do with their input.
 
     Raises ConfigError for an unknown format, a group size below 1, a matrix that is not 2-D or of another dtype.
     """
@@ -253,43 +248,16 @@ def make_weight(array_NK: F32 | U16, format: WeightFormat, group_size: int = DEF
         bits = array_NK if array_NK.dtype == np.uint16 else kernels.f32_to_bf16(np.ascontiguousarray(array_NK))
         return BFloat16Weight(np.ascontiguousarray(bits))
     if format == "int8":
-        q_NK, scales_NG = _quantize_in_blocks(array_NK, 127, group_size)
-        return Int8Weight(q_NK, scales_NG, group_size)
+        return pack_weight(*_quantize_in_blocks(array_NK, 127, group_size), group_size, 8, activations)
     if format == "int4":
-        q_NK, scales_NG = _quantize_in_blocks(array_NK, 7, group_size)
-        return Int4Weight(pack_int4(q_NK), scales_NG, group_size, array_NK.shape[1])
+        return pack_weight(*_quantize_in_blocks(array_NK, 7, group_size), group_size, 4, activations)
     raise ConfigError(f"weight format {format!r} is unknown; expected fp32, bf16, int8 or int4. Choose one of these.")
 
 
-def quantize_symmetric(weight_NK: F32, q_max: int, group_size: int) -> tuple[I8, F32]:
-    """Round to nearest with one scale a group: q = round(w / scale), scale = max |w| / q_max -> q_NK, scales_NG.
-
-    Raises NotFiniteError for a matrix with NaN or infinite values.
-    """
-    n, k = weight_NK.shape
-    groups = -(-k // group_size)
-    padded_NGS = weight_NK
-    if k % group_size:
-        padded_NGS = np.zeros((n, groups * group_size), np.float32)
-        padded_NGS[:, :k] = weight_NK
-    padded_NGS = padded_NGS.reshape(n, groups, group_size)
-    scales_NG = np.abs(padded_NGS).max(axis=2, initial=0.0) / np.float32(q_max)
-    if not np.isfinite(scales_NG).all():
-        raise NotFiniteError(
-            f"a matrix {list(weight_NK.shape)} to quantise holds NaN or infinite values; all must be finite. "
-            "Look for damage in the checkpoint it came from."
-        )
-    # A group of zeros keeps scale 0: it dequantises to zeros, and dividing by 1 avoids 0/0.
-    divisor_NG = np.where(scales_NG > 0, scales_NG, np.float32(1.0))
-    # A scale so small that it is denormal makes quotients beyond q_max; the clip keeps them in.
-    q_NGS = np.clip(np.rint(padded_NGS / divisor_NG[:, :, None]), -q_max, q_max).astype(np.int8)
-    return np.ascontiguousarray(q_NGS.reshape(n, -1)[:, :k]), scales_NG.astype(np.float32)
-
-
-def _quantize_in_blocks(array_NK: F32 | U16, q_max: int, group_size: int) -> tuple[I8, F32]:
+def _quantize_in_blocks(array_NK: F32 | U16, q_max: int, group_size: int) -> tuple[I8, U16]:
     """`quantize_symmetric` over blocks of rows: the intermediate float32 arrays of a whole embedding take gigabytes."""
     n, k = array_NK.shape
-    q_NK, scales_NG = np.empty((n, k), np.int8), np.empty((n, -(-k // group_size)), np.float32)
+    q_NK, scales_NG = np.empty((n, k), np.int8), np.empty((n, -(-k // group_size)), np.uint16)
     step = max(1, _BLOCK_VALUES // max(1, k))
     for begin in range(0, n, step):
         rows = slice(begin, begin + step)
@@ -297,15 +265,11 @@ def _quantize_in_blocks(array_NK: F32 | U16, q_max: int, group_size: int) -> tup
     return q_NK, scales_NG
 
 
-def pack_int4(q_NK: I8) -> U8:
-    """[N, K] values in -8..7 to [N, ceil(K/2)] bytes; an odd last column is paired with 0."""
-    n, k = q_NK.shape
-    stored = np.full((n, k + k % 2), 8, np.uint8)
-    np.add(q_NK, 8, out=stored[:, :k], casting="unsafe")
-    # Two columns seen as one little-endian number: the odd one's nibble is 4 bits too high.
-    pairs_NB = stored.view("<u2")
-    packed_NB: U8 = (pairs_NB | (pairs_NB >> 4)).astype(np.uint8)
-    return packed_NB
+def weight_nbytes(format: WeightFormat, n: int, k: int, group_size: int = DEFAULT_GROUP_SIZE) -> int:  # noqa: A002
+    """Bytes that the arrays of a matrix (n, k) take in memory, exactly."""
+    if format in ("fp32", "bf16"):
+        return (4 if format == "fp32" else 2) * n * k
+    return integer_nbytes(4 if format == "int4" else 8, n, k, group_size)
 
 
 def concat_rows(*weights: Weight) -> Weight:
@@ -317,7 +281,10 @@ def concat_rows(*weights: Weight) -> Weight:
             f"matrices that are one here are stored unlike each other (format, width, group size: {layouts}). Quantise "
             "gate and up projections of a layer alike, for example with `tusi quantize`."
         )
-    return first.with_arrays(tuple(np.concatenate(arrays) for arrays in zip(*(w.arrays for w in weights), strict=True)))
+    if isinstance(first, IntegerWeight):
+        return concat_packed([weight for weight in weights if isinstance(weight, IntegerWeight)])
+    joined = tuple(np.concatenate(arrays) for arrays in zip(*(w.arrays for w in weights), strict=True))
+    return first.with_arrays(joined)
 
 
 def stack_weights(count: int, make: Callable[[int], Weight]) -> StackedWeight:
@@ -330,11 +297,6 @@ def stack_weights(count: int, make: Callable[[int], Weight]) -> StackedWeight:
     return StackedWeight(first.with_arrays(tuple(array[0] for array in arrays)), arrays)
 
 
-def slice_rows(weight: Weight, begin: int, end: int) -> Weight:
-    """Output rows begin..end; a view."""
-    return weight.with_arrays(tuple(array[begin:end] for array in weight.arrays))
-
-
 def _add_bias(out_TN: F32, bias_N: F32 | None) -> F32:
     if bias_N is not None:
         out_TN += bias_N
@@ -345,14 +307,3 @@ def _to_f32(array: F32 | U16) -> F32:
     if array.dtype == np.uint16:
         return kernels.bf16_to_f32(np.ascontiguousarray(array))
     return array  # type: ignore[return-value]
-
-
-def _dequantize(q_NK: I8, scales_NG: F32, group_size: int) -> F32:
-    return q_NK.astype(np.float32) * np.repeat(scales_NG, group_size, axis=1)[:, : q_NK.shape[1]]
-
-
-def _unpack_int4(qweight_NB: U8, k: int) -> I8:
-    q_NK = np.empty((len(qweight_NB), 2 * qweight_NB.shape[1]), np.int8)
-    q_NK[:, 0::2] = (qweight_NB & 0x0F).astype(np.int8) - 8
-    q_NK[:, 1::2] = (qweight_NB >> 4).astype(np.int8) - 8
-    return q_NK[:, :k]

@@ -1,0 +1,277 @@
+// AVX-512 (F, BW, DQ, VL) with VNNI. A tile of up to six tokens and two blocks of rows keeps its integer and its float
+// sums in registers; weights are split into nibbles once for all its tokens, activations come as broadcast loads.
+// Compiled without contraction: a product and a sum are rounded each, as everywhere else.
+// Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
+#include "core/avx512_intrinsics.h"
+#include "qgemm/qgemm.h"
+
+namespace tusi::avx512 {
+namespace {
+
+// Bytes that a thread asks for ahead of its reading where memory is the limit (few tokens): measured best of 1 to 8 KiB.
+constexpr std::int64_t prefetch_distance = 4096;
+constexpr int max_tokens = 6;
+
+std::int64_t chunks_of(const PackedMatrix& w, std::int64_t group) {
+  return group + 1 < w.groups ? w.group_chunks : w.chunks - group * w.group_chunks;
+}
+
+__m512 load_scales(const PackedMatrix& w, std::int64_t block, std::int64_t group) {
+  const std::int64_t at = (block * w.groups + group) * block_rows;
+  if (w.float_scales) return _mm512_loadu_ps(static_cast<const float*>(w.scales) + at);
+  const std::uint16_t* bits = static_cast<const std::uint16_t*>(w.scales) + at;
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+
+__m512i four_bytes(const std::int8_t* from) {
+  int word;
+  __builtin_memcpy(&word, from, sizeof(word));
+  return _mm512_set1_epi32(word);
+}
+
+// The first and the last four columns of a chunk, as unsigned bytes.
+template <bool FourBits>
+__m512i first_columns(const std::uint8_t* chunk) {
+  const __m512i bytes = _mm512_loadu_si512(chunk);
+  return FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(15)) : bytes;
+}
+
+template <bool FourBits>
+__m512i last_columns(const std::uint8_t* chunk) {
+  if (!FourBits) return _mm512_loadu_si512(chunk + 64);
+  return _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(chunk), 4), _mm512_set1_epi8(15));
+}
+
+void store(const BlockPair& p, int j, std::int64_t row, __m512 values) {
+  const __mmask16 lanes = static_cast<__mmask16>((1U << p.lanes[j]) - 1U);
+  _mm512_mask_storeu_ps(p.out[j] + row * p.stride, lanes, values);
+}
+
+std::int64_t source_row(const std::int32_t* index, std::int64_t row) { return index == nullptr ? row : index[row]; }
+
+template <bool FourBits, int TT, int NN>
+void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p) {
+  constexpr std::int64_t chunk_bytes = FourBits ? 64 : 128;
+  const std::uint8_t* codes[NN];
+  for (int j = 0; j < NN; ++j) codes[j] = w.codes + p.blocks[j] * w.chunks * chunk_bytes;
+  const std::int8_t* rows[TT];
+  const float* scales[TT];
+  const std::int32_t* offsets[TT];
+  for (int i = 0; i < TT; ++i) {
+    const std::int64_t row = source_row(x.index, t + i);
+    rows[i] = x.codes + row * w.chunks * chunk_columns;
+    scales[i] = x.scales + row * w.groups;
+    offsets[i] = x.offsets + row * w.groups;
+  }
+  __m512 sums[TT][NN];
+  for (int i = 0; i < TT; ++i) {
+    for (int j = 0; j < NN; ++j) sums[i][j] = _mm512_setzero_ps();
+  }
+  for (std::int64_t group = 0; group < w.groups; ++group) {
+    __m512i acc[TT][NN];
+    for (int i = 0; i < TT; ++i) {
+      for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_set1_epi32(offsets[i][group]);
+    }
+    const std::int64_t first = group * w.group_chunks, end = first + chunks_of(w, group);
+    for (std::int64_t chunk = first; chunk < end; ++chunk) {
+      __m512i weights[NN];
+      for (int j = 0; j < NN; ++j) {
+        if (TT <= 4) {
+          const char* ahead = reinterpret_cast<const char*>(codes[j] + chunk * chunk_bytes) + prefetch_distance;
+          _mm_prefetch(ahead, _MM_HINT_T0);
+          if (!FourBits) _mm_prefetch(ahead + 64, _MM_HINT_T0);
+        }
+        weights[j] = first_columns<FourBits>(codes[j] + chunk * chunk_bytes);
+      }
+#pragma GCC unroll 8
+      for (int i = 0; i < TT; ++i) {
+        const __m512i values = four_bytes(rows[i] + chunk * chunk_columns);
+        for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], weights[j], values);
+      }
+      for (int j = 0; j < NN; ++j) weights[j] = last_columns<FourBits>(codes[j] + chunk * chunk_bytes);
+#pragma GCC unroll 8
+      for (int i = 0; i < TT; ++i) {
+        const __m512i values = four_bytes(rows[i] + chunk * chunk_columns + 4);
+        for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], weights[j], values);
+      }
+    }
+    __m512 row_scales[NN];
+    for (int j = 0; j < NN; ++j) row_scales[j] = load_scales(w, p.blocks[j], group);
+#pragma GCC unroll 8
+    for (int i = 0; i < TT; ++i) {
+      const __m512 scale = _mm512_set1_ps(scales[i][group]);
+      for (int j = 0; j < NN; ++j) {
+        const __m512 both = _mm512_mul_ps(scale, row_scales[j]);
+        sums[i][j] = _mm512_add_ps(sums[i][j], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), both));
+      }
+    }
+  }
+  for (int i = 0; i < TT; ++i) {
+    for (int j = 0; j < NN; ++j) store(p, j, t + i, sums[i][j]);
+  }
+}
+
+using Int8Tile = void (*)(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p);
+
+template <bool FourBits, int NN>
+void int8_rows(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, std::int64_t t1, const BlockPair& p) {
+  constexpr Int8Tile last[max_tokens] = {nullptr,
+                                         int8_tile<FourBits, 1, NN>,
+                                         int8_tile<FourBits, 2, NN>,
+                                         int8_tile<FourBits, 3, NN>,
+                                         int8_tile<FourBits, 4, NN>,
+                                         int8_tile<FourBits, 5, NN>};
+  for (; t + max_tokens <= t1; t += max_tokens) int8_tile<FourBits, max_tokens, NN>(w, x, t, p);
+  if (t < t1) last[t1 - t](w, x, t, p);
+}
+
+void int8_pair(const PackedMatrix& w, const RoundedRows& x, std::int64_t t0, std::int64_t t1, const BlockPair& p) {
+  const bool two = p.blocks[1] >= 0;
+  if (w.four_bits) {
+    two ? int8_rows<true, 2>(w, x, t0, t1, p) : int8_rows<true, 1>(w, x, t0, t1, p);
+  } else {
+    two ? int8_rows<false, 2>(w, x, t0, t1, p) : int8_rows<false, 1>(w, x, t0, t1, p);
+  }
+}
+
+// Column `column` (0..7) of a chunk for sixteen rows, as floats, its zero taken away.
+template <bool FourBits>
+__m512 column_of(const std::uint8_t* chunk, int column) {
+  const int shift = FourBits ? 8 * (column % 4) + 4 * (column / 4) : 8 * (column % 4);
+  const __m512i words = _mm512_loadu_si512(chunk + (FourBits ? 0 : 64 * (column / 4)));
+  const __m512i codes = _mm512_and_si512(_mm512_srl_epi32(words, _mm_cvtsi32_si128(shift)),
+                                         _mm512_set1_epi32(FourBits ? 15 : 255));
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(codes, _mm512_set1_epi32(FourBits ? 8 : 128)));
+}
+
+template <bool FourBits, int TT, int NN>
+void float_tile(const PackedMatrix& w, const FloatRows& x, std::int64_t t, const BlockPair& p) {
+  constexpr std::int64_t chunk_bytes = FourBits ? 64 : 128;
+  const float* rows[TT];
+  for (int i = 0; i < TT; ++i) rows[i] = x.x + source_row(x.index, t + i) * x.stride;
+  __m512 sums[TT][NN];
+  for (int i = 0; i < TT; ++i) {
+    for (int j = 0; j < NN; ++j) sums[i][j] = _mm512_setzero_ps();
+  }
+  for (std::int64_t group = 0; group < w.groups; ++group) {
+    __m512 acc[TT][NN];
+    for (int i = 0; i < TT; ++i) {
+      for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_setzero_ps();
+    }
+    const std::int64_t begin = group * w.group_size;
+    const std::int64_t end = begin + w.group_size < w.inner ? begin + w.group_size : w.inner;
+    std::int64_t chunk = group * w.group_chunks;
+    for (std::int64_t k = begin; k < end; k += chunk_columns, ++chunk) {
+      const int columns = end - k < chunk_columns ? static_cast<int>(end - k) : static_cast<int>(chunk_columns);
+      for (int column = 0; column < columns; ++column) {
+        __m512 weights[NN];
+        for (int j = 0; j < NN; ++j) {
+          weights[j] = column_of<FourBits>(w.codes + (p.blocks[j] * w.chunks + chunk) * chunk_bytes, column);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < TT; ++i) {
+          const __m512 value = _mm512_set1_ps(rows[i][k + column]);
+          for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_fmadd_ps(value, weights[j], acc[i][j]);
+        }
+      }
+    }
+    for (int j = 0; j < NN; ++j) {
+      const __m512 scale = load_scales(w, p.blocks[j], group);
+      for (int i = 0; i < TT; ++i) sums[i][j] = _mm512_fmadd_ps(acc[i][j], scale, sums[i][j]);
+    }
+  }
+  for (int i = 0; i < TT; ++i) {
+    for (int j = 0; j < NN; ++j) store(p, j, t + i, sums[i][j]);
+  }
+}
+
+template <bool FourBits, int NN>
+void float_rows(const PackedMatrix& w, const FloatRows& x, std::int64_t t, std::int64_t t1, const BlockPair& p) {
+  for (; t + 6 <= t1; t += 6) float_tile<FourBits, 6, NN>(w, x, t, p);
+  for (; t + 2 <= t1; t += 2) float_tile<FourBits, 2, NN>(w, x, t, p);
+  if (t < t1) float_tile<FourBits, 1, NN>(w, x, t, p);
+}
+
+void float_pair(const PackedMatrix& w, const FloatRows& x, std::int64_t t0, std::int64_t t1, const BlockPair& p) {
+  const bool two = p.blocks[1] >= 0;
+  if (w.four_bits) {
+    two ? float_rows<true, 2>(w, x, t0, t1, p) : float_rows<true, 1>(w, x, t0, t1, p);
+  } else {
+    two ? float_rows<false, 2>(w, x, t0, t1, p) : float_rows<false, 1>(w, x, t0, t1, p);
+  }
+}
+
+__mmask16 first_lanes(std::int64_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << count) - 1U);
+}
+
+void round_groups(const PackedMatrix& w, std::int64_t g0, std::int64_t g1, const float* x, std::int8_t* codes,
+                  float* scales, std::int32_t* offsets) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
+  for (std::int64_t group = g0; group < g1; ++group) {
+    const float* from = x + (group - g0) * w.group_size;
+    const std::int64_t left = w.inner - group * w.group_size;
+    const std::int64_t columns = left < w.group_size ? left : w.group_size;
+    const std::int64_t padded = chunks_of(w, group) * chunk_columns;
+    __m512i largest_bits = _mm512_setzero_si512();
+    for (std::int64_t k = 0; k < columns; k += 16) {
+      const __m512i bits = _mm512_castps_si512(_mm512_maskz_loadu_ps(first_lanes(columns - k), from + k));
+      largest_bits = _mm512_max_epi32(largest_bits, _mm512_and_si512(bits, magnitude));
+    }
+    const int bits = _mm512_reduce_max_epi32(largest_bits);
+    float largest;
+    __builtin_memcpy(&largest, &bits, sizeof(largest));
+    const bool finite = bits < 0x7F800000, zero = !finite || largest < 0x1p-100F;
+    const float factor = zero ? 0.0F : 127.0F / largest;
+    scales[group] = finite ? (zero ? 0.0F : largest / 127.0F) : __builtin_nanf("");
+    const __m512 factors = _mm512_set1_ps(factor);
+    __m512i total = _mm512_setzero_si512();
+    std::int8_t* to = codes + group * w.group_chunks * chunk_columns;
+    for (std::int64_t k = 0; k < padded; k += 16) {
+      const __mmask16 there = zero || k >= columns ? 0 : first_lanes(columns - k);
+      const __m512 values = _mm512_maskz_loadu_ps(there, from + k);
+      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(values, factors));
+      total = _mm512_add_epi32(total, rounded);
+      _mm_mask_storeu_epi8(to + k, first_lanes(padded - k), _mm512_cvtepi32_epi8(rounded));
+    }
+    offsets[group] = -w.zero * _mm512_reduce_add_epi32(total);
+  }
+}
+
+// exp by a polynomial on -ln2/2..ln2/2 and a shift of the exponent; the same steps in every file.
+__m512 sigmoid(__m512 x) {
+  __m512 z = _mm512_sub_ps(_mm512_setzero_ps(), x);
+  z = _mm512_max_ps(_mm512_min_ps(z, _mm512_set1_ps(88.0F)), _mm512_set1_ps(-87.0F));
+  const __m512 magic = _mm512_set1_ps(12582912.0F);
+  const __m512 n = _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(z, _mm512_set1_ps(1.44269504F)), magic), magic);
+  __m512 r = _mm512_sub_ps(z, _mm512_mul_ps(n, _mm512_set1_ps(0.693359375F)));
+  r = _mm512_sub_ps(r, _mm512_mul_ps(n, _mm512_set1_ps(-2.12194440e-4F)));
+  __m512 y = _mm512_set1_ps(1.9875691500e-4F);
+  y = _mm512_add_ps(_mm512_mul_ps(y, r), _mm512_set1_ps(1.3981999507e-3F));
+  y = _mm512_add_ps(_mm512_mul_ps(y, r), _mm512_set1_ps(8.3334519073e-3F));
+  y = _mm512_add_ps(_mm512_mul_ps(y, r), _mm512_set1_ps(4.1665795894e-2F));
+  y = _mm512_add_ps(_mm512_mul_ps(y, r), _mm512_set1_ps(1.6666665459e-1F));
+  y = _mm512_add_ps(_mm512_mul_ps(y, r), _mm512_set1_ps(5.0000001201e-1F));
+  y = _mm512_add_ps(_mm512_mul_ps(y, _mm512_mul_ps(r, r)), _mm512_add_ps(r, _mm512_set1_ps(1.0F)));
+  const __m512i exponent = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
+  y = _mm512_mul_ps(y, _mm512_castsi512_ps(exponent));
+  return _mm512_div_ps(_mm512_set1_ps(1.0F), _mm512_add_ps(_mm512_set1_ps(1.0F), y));
+}
+
+void silu_and_mul(float* gate, const float* up, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += 16) {
+    const __mmask16 lanes = first_lanes(count - i);
+    const __m512 x = _mm512_maskz_loadu_ps(lanes, gate + i);
+    const __m512 silu = _mm512_mul_ps(x, sigmoid(x));
+    _mm512_mask_storeu_ps(gate + i, lanes, _mm512_mul_ps(silu, _mm512_maskz_loadu_ps(lanes, up + i)));
+  }
+}
+
+constexpr QgemmKernels kernels{int8_pair, float_pair, round_groups, silu_and_mul};
+
+}  // namespace
+
+const QgemmKernels& qgemm_kernels() noexcept { return kernels; }
+
+}  // namespace tusi::avx512
