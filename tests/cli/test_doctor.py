@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,19 @@ def test_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             }
         ],
     }
+
+
+def test_a_model_is_loaded_and_its_memory_told(run: Run, tiny_model: Path) -> None:
+    code, out, _ = run("doctor", "--model", str(tiny_model), "--dtype", "int8")
+    assert code == 0
+    lines = {line[2:20].strip(): line[20:] for line in out.partition("\nmodel\n")[2].splitlines()}
+    assert "(int8)" in lines["model"]
+    assert "to the first token" in lines["start"]
+    assert "MB" in lines["memory, steady"]
+    assert "MB" in lines["memory, peak"]
+
+
+def test_a_model_that_cannot_be_loaded_is_broken(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("doctor", "--model", str(tmp_path / "nothing"))
+    assert code == 1
+    assert "X model" in out

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Run
+from tusi.cli.drift import TeacherForced
+from tusi.core.types import WeightFormatChoice
 from tusi.models.quantize import quantize_checkpoint
 from tusi.models.random_checkpoint import write_random_checkpoint
 
@@ -32,6 +38,23 @@ def test_what_quantising_cost(run: Run, tiny_model: Path, tmp_path: Path) -> Non
     rows = [line.split(" | ") for line in printed.splitlines()]
     assert [row[0] for row in rows] == ["| family", "| ---", "| stem", "| zoom", "| all"]
     assert rows[-1][2] == str(cells["int4"]["tokens"])
+
+
+def test_one_model_is_in_memory_at_a_time(run: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[TeacherForced]] = []
+    alive: list[int] = []
+    load = TeacherForced.__init__
+
+    def watched(self: TeacherForced, name: str, dtype: WeightFormatChoice) -> None:
+        gc.collect()
+        alive.append(sum(one() is not None for one in held))
+        load(self, name, dtype)
+        held.append(weakref.ref(self))
+
+    monkeypatch.setattr(TeacherForced, "__init__", watched)
+    code, _, err = run("drift", str(tiny_model), str(tiny_model), *SMALL)
+    assert code == 0, err
+    assert alive == [0, 0]
 
 
 def test_wrong_use(run: Run, tiny_model: Path, tmp_path: Path) -> None:

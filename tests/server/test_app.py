@@ -248,6 +248,7 @@ def test_metrics_count_what_was_done(tiny: Running) -> None:
     assert tiny.metric("tusi_time_to_first_token_seconds_count") > 0
     assert tiny.metric("tusi_kv_blocks") > 0
     assert tiny.metric("tusi_engine_up") == 1
+    assert tiny.metric("tusi_memory_peak_bytes") >= tiny.metric("tusi_memory_resident_bytes") > 2**24
 
 
 def test_a_port_that_is_taken_is_a_clear_error() -> None:

@@ -17,7 +17,7 @@ from tusi.cli import options
 from tusi.cli.console import stderr_console
 from tusi.core.types import WeightFormatChoice
 from tusi.engine.config import EngineConfig
-from tusi.evals.drift import ForcedTrace, measure_drift
+from tusi.evals.drift import ForcedTrace, compare_readings, read_traces
 from tusi.evals.world import world_tasks
 from tusi.models.full_sequence import full_sequence_hidden
 from tusi.tasks.world import FAMILIES, SPLITS
@@ -36,7 +36,7 @@ def drift(
     first_seed: Annotated[int, typer.Option(min=0, help="Seed of each family's first sample.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a Markdown table.")] = False,
 ) -> None:
-    """Compare two models token by token on the procedural world's expert traces; both are loaded at once.
+    """Compare two models token by token on the procedural world's expert traces; one is in memory at a time.
 
     Prints how often both hold the same token likeliest, the mean KL divergence of their distributions in nats, and the
     log-probability that each gives to the expert's tokens.
@@ -48,20 +48,29 @@ def drift(
     """
     chosen = FAMILIES if families is None else [name.strip() for name in families.split(",") if name.strip()]
     tasks = world_tasks(split=cast("Split", split), samples=samples, families=chosen, first_seed=first_seed)
-    first, second = TeacherForced(model, dtype), TeacherForced(other, other_dtype)
-    with _progress(sum(map(len, tasks))) as advance:
-        report = measure_drift(first, second, tasks, on_sample=advance)
+    with _progress(2 * sum(map(len, tasks))) as advance:
+        # The first model is gone when the second is loaded: its readings keep its head alone.
+        traces = list(read_traces(TeacherForced(model, dtype), tasks, on_sample=advance))
+        report = compare_readings(
+            tasks, traces, read_traces(TeacherForced(other, other_dtype), tasks, on_sample=advance)
+        )
     print(json.dumps(report.as_json(), indent=2) if as_json else report.as_markdown())
 
 
 class TeacherForced:
-    """A loaded model as a `Scorer`: the tokens it would write are those that training teaches."""
+    """A loaded model as a `Scorer`: the tokens it would write are those that training teaches.
+
+    What it returns does not hold the model, but a copy of its head.
+    """
 
     def __init__(self, name: str, dtype: WeightFormatChoice) -> None:
         with model_folder(name) as folder:
             frontend = load_frontend(folder, name=name)
             engine_config = with_model_len(EngineConfig(), None, frontend.config)
             self._model = load_weights(folder, dtype=dtype, engine_config=engine_config)
+        head = self._model.lm_head
+        # A copy: the head of a packed model is a piece of the one region that all its weights lie in.
+        self._head = head.with_arrays(tuple(array.copy() for array in head.arrays))
         self._encoder = Encoder(
             frontend.template,
             frontend.processor,
@@ -74,10 +83,11 @@ class TeacherForced:
         example = self._encoder.encode(Conversation(messages=tuple(messages), tools=tuple(tools)))
         positions_N = np.flatnonzero(example.labels != IGNORE)
         hidden_ND = full_sequence_hidden(self._model, example.prompt)[positions_N - 1]
+        head = self._head
         return ForcedTrace(
             input_ids=example.prompt.input_ids,
             targets_N=example.labels[positions_N],
-            logits=lambda rows: self._model.compute_logits(hidden_ND[rows]),
+            logits=lambda rows: head.linear(hidden_ND[rows]),
         )
 
 

@@ -7,7 +7,7 @@ single answer changes. In: two scorers. Out: figures by family. Knows nothing of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -90,21 +90,35 @@ class DriftReport:
 def measure_drift(
     first: Scorer,
     second: Scorer,
-    tasks: Iterable[WorldEvalTask],
+    tasks: Sequence[WorldEvalTask],
     *,
     on_sample: Callable[[], None] = lambda: None,
 ) -> DriftReport:
     """Compare two models over every sample of the tasks. Raises ConfigError if they do not share their tokens."""
-    families: dict[str, list[_Tokens]] = {}
+    traces = list(read_traces(first, tasks))
+    return compare_readings(tasks, traces, read_traces(second, tasks, on_sample=on_sample))
+
+
+def read_traces(
+    scorer: Scorer, tasks: Iterable[WorldEvalTask], *, on_sample: Callable[[], None] = lambda: None
+) -> Iterator[ForcedTrace]:
+    """What one model makes of every sample, in order. A list of it may outlive the model, and then one at a time do."""
     for task in tasks:
         for index in range(len(task)):
             sample = task[index]
             messages, tools = task.prompt(sample)
-            conversation = (*messages, *sample.trace)
-            families.setdefault(task.family, []).append(
-                compare_traces(first(conversation, tools), second(conversation, tools))
-            )
+            yield scorer((*messages, *sample.trace), tools)
             on_sample()
+
+
+def compare_readings(
+    tasks: Iterable[WorldEvalTask], first: Iterable[ForcedTrace], second: Iterable[ForcedTrace]
+) -> DriftReport:
+    """Compare what two models made of the tasks' samples. Raises ConfigError if they do not share their tokens."""
+    names = (task.family for task in tasks for _ in range(len(task)))
+    families: dict[str, list[_Tokens]] = {}
+    for family, one, other in zip(names, first, second, strict=True):
+        families.setdefault(family, []).append(compare_traces(one, other))
     cells = {family: _cell(samples) for family, samples in families.items()}
     if len(cells) > 1:
         cells[ALL] = _cell([sample for samples in families.values() for sample in samples])

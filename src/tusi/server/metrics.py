@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from tusi.backends.protocol import Usage
 from tusi.backends.replicas.backend import ReplicaStatus
+from tusi.core.machine import process_memory
 from tusi.engine.outputs import EngineStats
 from tusi.server.facts import ModelFacts
 
@@ -63,7 +64,8 @@ class _EngineCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The engines' counters; a dead engine has only its death to report."""
+        """Memory, and the engines' counters; a dead engine has only its death to report."""
+        yield from _memory()
         if self._facts.stats is not None:
             yield from self._engines(self._facts.stats())
         if self._facts.replicas is not None:
@@ -92,6 +94,15 @@ class _EngineCollector(Collector):
 
     def _values(self, index: int) -> tuple[str, ...]:
         return (str(index),) if self._labels else ()
+
+
+def _memory() -> Iterator[Metric]:
+    """Of this process; replicas are processes of their own."""
+    seen = process_memory()
+    if seen.resident is not None:
+        yield GaugeMetricFamily("tusi_memory_resident_bytes", "Memory of the server's process.", seen.resident)
+    if seen.peak is not None:
+        yield GaugeMetricFamily("tusi_memory_peak_bytes", "Its memory at most since it began.", seen.peak)
 
 
 _ENGINE_METRICS: tuple[tuple[type[GaugeMetricFamily | CounterMetricFamily], str, str, str], ...] = (
