@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -48,10 +49,6 @@ class Server:
     port: int
     process: subprocess.Popen[str]
 
-    def get(self, path: str) -> str:
-        """Body of a GET."""
-        return asyncio.run(_get(self.host, self.port, path))
-
 
 @contextmanager
 def serving(model: str, *options: str, environment: dict[str, str] | None = None) -> Iterator[Server]:
@@ -82,12 +79,12 @@ def serving(model: str, *options: str, environment: dict[str, str] | None = None
         except subprocess.TimeoutExpired:
             process.kill()
             raise
-        print(f"server exited with {code}", file=sys.stderr)
+        if code:
+            raise SystemExit(f"the server exited with {code}")
 
 
 def _discard(process: subprocess.Popen[str]) -> None:
     """Read the server's log lines, so that it never waits for somebody to."""
-    import threading
 
     def read() -> None:
         assert process.stderr is not None
@@ -99,18 +96,19 @@ def _discard(process: subprocess.Popen[str]) -> None:
 
 @dataclass
 class Reply:
-    """What came back. ended: the stream's own end was seen. closed: whether we left before."""
+    """What came back. ended: the stream's own end was seen. left: we did not wait for it. body: its last bytes."""
 
     status: int
     num_events: int
     ended: bool
     body: bytes = b""
+    left: bool = False
 
 
 async def post_stream(
     host: str, port: int, path: str, body: dict[str, object], *, leave_after: int | None = None
 ) -> Reply:
-    """Ask for a stream and count its events without reading them; leave after so many of them."""
+    """Ask for a stream and count its events without reading them; leave after so many of them (0: at once)."""
     reader, writer = await asyncio.open_connection(host, port, limit=2**20)
     try:
         payload = json.dumps(body).encode()
@@ -119,6 +117,9 @@ async def post_stream(
             f"Content-Length: {len(payload)}\r\n\r\n".encode()
             + payload
         )
+        if leave_after == 0:
+            await writer.drain()
+            return Reply(0, 0, ended=False, left=True)
         head = await reader.readuntil(b"\r\n\r\n")
         status = int(head.split(b" ", 2)[1])
         num_events, tail, ended = 0, b"", False
@@ -126,14 +127,15 @@ async def post_stream(
             num_events += chunk.count(b"data: ")
             tail = (tail + chunk)[-2000:]
             ended = ended or b"data: [DONE]" in tail
-            if leave_after is not None and num_events >= leave_after:
-                break
+            if leave_after is not None and num_events >= leave_after and status == 200:
+                return Reply(status, num_events, ended, tail, left=True)
         return Reply(status, num_events, ended, tail)
     finally:
         writer.close()
 
 
-async def _get(host: str, port: int, path: str) -> str:
+async def get(host: str, port: int, path: str) -> str:
+    """Body of a GET."""
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
