@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Generator, Iterator
@@ -130,6 +131,21 @@ def test_what_runs_is_finished_before_the_server_stops() -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in said) == "A whole answer."
     with pytest.raises(httpx.ConnectError):
         ask(server)
+
+
+def test_what_outlasts_the_drain_is_cut_and_freed(tiny_backend: LocalBackend) -> None:
+    body = {"messages": HELLO, "stream": True, "max_tokens": 7000, "ignore_eos": True, "thinking_budget": 6000}
+    with (
+        running(tiny_backend, ServerConfig(drain_seconds=1)) as server,
+        server.http() as client,
+        client.stream("POST", "/v1/chat/completions", json=body | {"n": 4}) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
+        server.server.should_exit = True
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            assert not any("[DONE]" in line for line in lines)
+    wait_until(lambda: tiny_backend.stats().num_used_blocks == 0)
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -115,6 +115,23 @@ def test_a_client_who_leaves_ends_the_request_in_the_replica(two: tuple[ReplicaB
     wait_until(lambda: not any(one.load for one in backend.status()))
 
 
+def test_a_batch_survives_a_killed_replica(two: tuple[ReplicaBackend, Running]) -> None:
+    backend, server = two
+    client = server.openai()
+    texts = [json.dumps({"custom_id": str(n), "method": "POST", "url": "/v1/chat/completions",
+                         "body": {"messages": [{"role": "user", "content": f"count 60 {n}"}]}})
+             for n in range(6)]  # fmt: skip
+    given = client.files.create(file=("in.jsonl", "\n".join(texts).encode()), purpose="batch")
+    batch = client.batches.create(input_file_id=given.id, endpoint="/v1/chat/completions", completion_window="24h")
+    wait_until(lambda: all(one.load for one in backend.status()))
+    kill(backend, 1)
+    wait_until(lambda: client.batches.retrieve(batch.id).status == "completed")
+    counts = client.batches.retrieve(batch.id).request_counts
+    assert counts is not None
+    assert (counts.completed, counts.failed) == (6, 0)
+    assert sum(one.num_restarts for one in backend.status()) == 1
+
+
 def test_real_engines_answer_every_endpoint(tiny_model: Path) -> None:
     load = partial(LocalBackend.load, str(tiny_model), dtype="fp32", max_model_len=256)
     backend = ReplicaBackend(load, 1, num_threads=1, frontend=load_frontend(tiny_model, name="tiny"))

@@ -1,0 +1,129 @@
+"""Items from threads to the event loop: order, errors, leaving early, and how often the loop is woken."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tusi.backends.outbox import Outbox
+from tusi.backends.protocol import ChatDelta, Usage
+from tusi.core.errors import EngineError, RequestError
+from tusi.server.bridge import AsyncItems, Mailbox
+
+
+class Pushed:
+    """A stream that a test makes speak, as an engine's thread would."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox()
+
+    def __next__(self) -> ChatDelta:
+        raise AssertionError("it is pushed")
+
+    def forward(self, sink: Any) -> None:
+        self.outbox.forward(sink)
+
+    def close(self) -> None:
+        raise AssertionError("it is aborted by its id")
+
+
+def word(text: str, **fields: Any) -> ChatDelta:
+    return ChatDelta(text=text, token_ids=(1,), **fields)
+
+
+def visit(test: Callable[..., Any], *opens: Callable[[], Any]) -> list[str]:
+    """Run test(items) on a loop; the calls of abort."""
+    aborts: list[str] = []
+
+    async def main() -> None:
+        with ThreadPoolExecutor(4) as pool:
+            await test(AsyncItems(opens, lambda: aborts.append("abort"), pool, Mailbox()))
+
+    asyncio.run(main())
+    return aborts
+
+
+def test_pushed_items_come_in_order_with_usage_and_without_a_thread() -> None:
+    stream = Pushed()
+
+    async def test(items: AsyncItems) -> None:
+        await items.start()
+        threads = threading.active_count()
+        seen: list[str] = []
+        for text in ("a", "b"):
+            await asyncio.to_thread(stream.outbox.put, word(text))
+        await asyncio.to_thread(stream.outbox.put, word("c", usage=Usage(completion_tokens=3)))
+        await asyncio.to_thread(stream.outbox.put, None)
+        async for batch in items.batches():
+            seen += [item.text for item in batch]  # type: ignore[union-attr]
+        assert seen == ["a", "b", "c"]
+        assert items.usage.completion_tokens == 3
+        assert items.ttft is not None
+        assert threading.active_count() <= threads + 1
+
+    assert visit(test, lambda: stream) == []
+
+
+def test_a_refusal_is_raised_by_start_and_an_error_by_the_batches() -> None:
+    def refuse() -> Any:
+        raise RequestError("no. Ask otherwise.")
+
+    async def refused(items: AsyncItems) -> None:
+        with pytest.raises(RequestError):
+            await items.start()
+        items.close()
+
+    speaking = Pushed()
+    assert visit(refused, lambda: speaking, refuse) == ["abort"]
+    stream = Pushed()
+
+    async def broken(items: AsyncItems) -> None:
+        await items.start()
+        stream.outbox.put(word("a"))
+        stream.outbox.put(EngineError("dead"))
+        batches = items.batches()
+        assert await anext(batches) == [word("a")]
+        with pytest.raises(EngineError, match="dead"):
+            await anext(batches)
+
+    visit(broken, lambda: stream)
+
+
+def test_who_leaves_while_the_request_is_prepared_aborts_it_once_it_runs() -> None:
+    stream, may_open = Pushed(), threading.Event()
+
+    def open_late() -> Pushed:
+        assert may_open.wait(30)
+        return stream
+
+    async def test(items: AsyncItems) -> None:
+        starting = asyncio.ensure_future(items.start())
+        await asyncio.sleep(0)
+        items.close()
+        may_open.set()
+        await starting
+        stream.outbox.put(None)  # the abort's answer
+        assert [batch async for batch in items.batches()] == []
+
+    # The first call found nothing to abort, as the backend did not know of the request yet.
+    assert visit(test, open_late) == ["abort", "abort"]
+
+
+def test_a_step_that_speaks_to_many_wakes_the_loop_once() -> None:
+    async def main() -> int:
+        loop, wakes = asyncio.get_running_loop(), []
+        mailbox, seen = Mailbox(), []
+        real = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *args: (wakes.append(1), real(*args))[1]  # type: ignore[method-assign]
+        for number in range(100):
+            mailbox.post(lambda number=number: seen.append(number))
+        await asyncio.sleep(0.01)
+        assert seen == list(range(100))
+        return len(wakes)
+
+    assert asyncio.run(main()) == 1
