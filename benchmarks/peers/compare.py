@@ -89,7 +89,7 @@ def show(found: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the peer's source, build and model")
-    parser.add_argument("--shape", choices=("small", "28b"), default="small")
+    parser.add_argument("--shape", choices=("small", "28b-half", "28b"), default="small")
     parser.add_argument("--prompts", default="512")
     parser.add_argument("--sequences", default="1,8,16")
     parser.add_argument("--tokens", type=int, default=32)

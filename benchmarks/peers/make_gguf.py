@@ -1,6 +1,6 @@
 """A GGUF file of the text half of a shape with random weights, for llama.cpp: the same matrices that Tusi runs.
 
-    PYTHONPATH=.../gguf-py python benchmarks/peers/make_gguf.py OUT.gguf 28b|small
+    PYTHONPATH=.../gguf-py python benchmarks/peers/make_gguf.py OUT.gguf SHAPE
 
 Blocks are written as they lie on disk, never quantised from numbers. Q4_0: 32 weights in 18 bytes; the embedding, which
 is the head as well, Q6_K: 256 weights in 210 bytes, which is what llama.cpp's own quantiser takes for it. 4-bit codes

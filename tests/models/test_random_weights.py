@@ -83,7 +83,7 @@ def test_progress_ends_with_all_of_it() -> None:
 
 
 def test_shapes_have_names() -> None:
-    assert [named_shape(name).text_config.num_hidden_layers for name in SHAPES] == [28, 28, 8, 2]
+    assert [named_shape(name).text_config.num_hidden_layers for name in SHAPES] == [28, 28, 14, 8, 2]
     assert named_shape("28b-tied").tie_word_embeddings
     assert named_shape("small").text_config == SMALL_TEXT
     with pytest.raises(ConfigError, match="expected one of 28b"):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tusi import kernels
 from tusi.kernels.runtime import Unit
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
 from tusi.models.moe import MoeBlock
@@ -129,6 +130,8 @@ def _is_weight(part: object) -> bool:
 def _children(part: object) -> Sequence[Any]:
     if isinstance(part, tuple):
         return part
+    if isinstance(part, kernels.Experts | kernels.Pool):
+        return ()  # the same arrays once more, as one native call wants them
     if is_dataclass(part):
         return [getattr(part, field.name) for field in fields(part)]
     return ()

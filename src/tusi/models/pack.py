@@ -24,15 +24,13 @@ from tusi.models.config_io import load_config
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
 from tusi.models.packed_file import PackedFile, PackedWriter, WeightMemory
 from tusi.models.parameters import Parameters, Progress, choose_format
-from tusi.quant import weights as weights_module
 from tusi.quant.rebuild import describe, rebuild
-from tusi.quant.weights import DEFAULT_GROUP_SIZE, F32, StackedWeight, Weight
+from tusi.quant.weights import DEFAULT_GROUP_SIZE, F32, LAYOUT_VERSION, StackedWeight, Weight
 
 W = TypeVar("W", Weight, StackedWeight)
 
 logger = logging.getLogger(__name__)
 
-LAYOUT_VERSION: int = getattr(weights_module, "LAYOUT_VERSION", 0)
 _WEIGHT_SUFFIXES = (".safetensors", ".packed", ".gguf", ".bin", ".pdparams")
 
 
