@@ -42,6 +42,11 @@ class Variable(Generic[T]):
         return "environment" if (os.environ if environ is None else environ).get(self.name) else "default"
 
 
+def child_environment(**changes: str) -> dict[str, str]:
+    """The environment for a process that we start: ours, changed."""
+    return {**os.environ, **changes}
+
+
 def _positive_int(raw: str) -> int:
     value = int(raw)
     if value < 1:

@@ -40,6 +40,7 @@ from tusi.backends.replicas.messages import (
     ToReplica,
     unpack,
 )
+from tusi.core.env import child_environment
 from tusi.core.errors import ConfigError, ReplicaLost
 
 logger = logging.getLogger(__name__)
@@ -279,7 +280,7 @@ def _spawn(num_threads: int) -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = socket.socketpair()
     # The same code must be found there, wherever this process found it; -P keeps the working directory out of it.
     path = os.pathsep.join(part for part in sys.path if part)
-    environment = {**os.environ, "PYTHONPATH": path, "TUSI_NUM_THREADS": str(num_threads)}
+    environment = child_environment(PYTHONPATH=path, TUSI_NUM_THREADS=str(num_threads))
     with theirs:
         popen = subprocess.Popen(  # noqa: S603  # our own module
             [sys.executable, "-P", "-c", _START, str(theirs.fileno())],
