@@ -22,6 +22,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ def main() -> None:
         "weights_sha256": digest,
         "world_version": WORLD_VERSION,
         "commands": {piece.name: piece.shown for piece in wanted},
-        "reports": {piece.name: _timed(piece.name, partial(measure, piece, runs)) for piece in wanted},
+        "reports": measure_all(wanted, runs, options.jobs),
     }
     card.SCORES.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     entries = json.loads(card.QUESTIONS.read_text(encoding="utf-8"))
@@ -130,13 +131,21 @@ def _is_there(digest: str) -> bool:
     return not check_files(FOLDER, manifest) and manifest.files[WEIGHTS].sha256 == digest
 
 
+def measure_all(wanted: Sequence[Piece], runs: Path, jobs: int) -> dict[str, Any]:
+    """Every piece's report. Several run at a time, each on one thread: more would share too little work."""
+    for piece in wanted:
+        if piece.prepare:
+            _once(piece.prepare, runs)
+    with ThreadPoolExecutor(jobs) as pool:
+        reports = pool.map(lambda piece: _timed(piece.name, partial(measure, piece, runs)), wanted)
+        return {piece.name: report for piece, report in zip(wanted, reports, strict=True)}
+
+
 def measure(piece: Piece, runs: Path) -> Any:
     """The piece's report, made now or found from before."""
     kept = runs / f"{piece.name}.json"
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
-    if piece.prepare:
-        _once(piece.prepare, runs)
     more = ["--out", f"{piece.name}.jsonl"] if piece.command[0] == "eval" else []
     report = json.loads(tusi([*piece.command, *more, "--json"], folder=runs))
     kept.write_text(json.dumps(report), encoding="utf-8")
@@ -155,6 +164,7 @@ def tusi(arguments: Sequence[str], folder: Path = ROOT) -> str:
     """What a command printed; the whole program ends if it fails. Its progress stays visible."""
     program = Path(sysconfig.get_path("scripts")) / "tusi"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TUSI_")}
+    environment["TUSI_NUM_THREADS"] = "1"
     done = subprocess.run([str(program), *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{shlex.join(['tusi', *arguments])} failed:\n{done.stdout}")
@@ -192,6 +202,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("checkpoint", type=Path, nargs="?", help="what to ship; without it, what is in the package")
     parser.add_argument("--samples", type=int, default=300, help="samples a family of each evaluation")
     parser.add_argument("--drift-samples", type=int, default=40, help="samples a family of each comparison")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="measurements at a time")
     parser.add_argument("--no-commit", dest="commit", action="store_false", help="leave the changes uncommitted")
     return parser.parse_args()
 
