@@ -1,7 +1,7 @@
 """Grouped-query attention of the decoder over the paged cache.
 
-In: normalised hidden states of packed tokens, their rotary tables, where they lie in the cache. Out: what is added to
-the residual; this batch's keys and values are stored on the way. Knows nothing of requests.
+In: hidden states of packed tokens, their rotary tables, where they lie in the cache. Out: the same with attention
+added; this batch's keys and values are stored on the way. Knows nothing of requests.
 """
 
 from __future__ import annotations
@@ -33,9 +33,19 @@ class TextAttention:
             head_dim=config.head_dim,
         )
 
-    def __call__(self, x_TD: F32, cos_TP: F32, sin_TP: F32, attn: AttentionMetadata, kv_cache: LayerKVCache) -> F32:
+    def residual(
+        self,
+        hidden_TD: F32,
+        norm_D: F32,
+        eps: float,
+        cos_TP: F32,
+        sin_TP: F32,
+        attn: AttentionMetadata,
+        kv_cache: LayerKVCache,
+    ) -> F32:
+        """hidden + attention(rms_norm(hidden)), in place."""
         out_TNH = kernels.rotary_paged_attention(
-            self.qkv_proj.linear(x_TD),
+            self.qkv_proj.normed_linear(hidden_TD, norm_D, eps),
             cos_TP,
             sin_TP,
             attn.slot_mapping_T,
@@ -49,4 +59,4 @@ class TextAttention:
             key_scales_CSM=kv_cache.key_scales_CSM,
             value_scales_CSM=kv_cache.value_scales_CSM,
         )
-        return self.o_proj.linear(out_TNH.reshape(len(x_TD), -1))
+        return self.o_proj.linear_add(out_TNH.reshape(len(hidden_TD), -1), hidden_TD)

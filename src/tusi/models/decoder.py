@@ -51,13 +51,13 @@ class DecoderLayer:
         kv_cache: LayerKVCache,
         routing: RoutingRecorder | None,
     ) -> F32:
-        normed_TD = kernels.rms_norm(hidden_TD, self.input_layernorm_D, self.eps)
-        # A fresh array: what follows adds to it in place.
-        hidden_TD = hidden_TD + self.self_attn(normed_TD, cos_TP, sin_TP, attn, kv_cache)
+        """The next layer's hidden states, in the same array."""
+        eps = self.eps
+        hidden_TD = self.self_attn.residual(hidden_TD, self.input_layernorm_D, eps, cos_TP, sin_TP, attn, kv_cache)
         if isinstance(self.mlp, MLP):
-            return self.mlp.residual(hidden_TD, self.post_attention_layernorm_D, self.eps)
+            return self.mlp.residual(hidden_TD, self.post_attention_layernorm_D, eps)
         hidden_TD, topk_weights_TK, topk_ids_TK = self.mlp.residual(
-            hidden_TD, self.post_attention_layernorm_D, self.eps, vision_mask_T
+            hidden_TD, self.post_attention_layernorm_D, eps, vision_mask_T
         )
         if routing is not None:
             routing.record(self.layer_idx, topk_ids_TK, topk_weights_TK)
@@ -90,6 +90,7 @@ class TextModel:
         routing: RoutingRecorder | None = None,
     ) -> F32:
         cos_TP, sin_TP = text_rope(position_ids_3T, self.config)
+        hidden_TD = hidden_TD.copy()  # the layers add to it in place
         for layer, kv_cache in zip(self.layers, kv_caches, strict=True):
             hidden_TD = layer(hidden_TD, cos_TP, sin_TP, vision_mask_T, attn, kv_cache, routing)
         return kernels.rms_norm(hidden_TD, self.norm_D, self.config.rms_norm_eps)

@@ -69,7 +69,7 @@ class VisionAttention:
             cu_seqlens,
             head_dim**-0.5,
             self.num_heads,
-            round_to_bf16=getattr(self.qkv.weight, "activations", "float32") == "int8",
+            round_to_bf16=self.qkv.weight.activations == "int8",
         )
         return self.proj(out_TNH.reshape(x_TD.shape))
 
@@ -83,12 +83,12 @@ class VisionMLP:
     def load(cls, params: Parameters) -> VisionMLP:
         return cls(Linear.load(params.under("fc1.")), Linear.load(params.under("fc2.")))
 
-    def __call__(self, x_TD: F32) -> F32:
-        out_TD = np.empty_like(x_TD)
+    def add_to(self, residual_TD: F32, x_TD: F32) -> None:
+        """residual += MLP(x), in place."""
         for begin in range(0, len(x_TD), _MLP_ROWS):
             rows = slice(begin, begin + _MLP_ROWS)
-            out_TD[rows] = self.fc2(kernels.quick_gelu(self.fc1(x_TD[rows])))
-        return out_TD
+            inner_TF = self.fc1(x_TD[rows])
+            residual_TD[rows] += self.fc2(kernels.quick_gelu(inner_TF, out=inner_TF))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,10 @@ class VisionBlock:
         )
 
     def __call__(self, x_TD: F32, cos_TP: F32, sin_TP: F32, cu_seqlens: I32) -> F32:
-        x_TD = x_TD + self.attn(self.norm1(x_TD), cos_TP, sin_TP, cu_seqlens)
-        return x_TD + self.mlp(self.norm2(x_TD))
+        """The next block's states, in the same array."""
+        x_TD += self.attn(self.norm1(x_TD), cos_TP, sin_TP, cu_seqlens)
+        self.mlp.add_to(x_TD, self.norm2(x_TD))
+        return x_TD
 
 
 @dataclass(frozen=True, slots=True)
