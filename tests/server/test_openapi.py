@@ -48,7 +48,7 @@ def small(tiny_model: Path) -> Iterator[Running]:
 
 
 @api.parametrize()
-@settings(max_examples=12, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_it_allows_is_answered_as_it_says(case: Any, small: Running) -> None:
     response = case.call(base_url=small.url, timeout=60)
     case.validate_response(response, checks=CHECKS)
