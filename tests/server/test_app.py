@@ -264,7 +264,10 @@ def test_metrics_count_what_was_done(tiny: Running) -> None:
     assert tiny.metric("tusi_time_to_first_token_seconds_count") > 0
     assert tiny.metric("tusi_kv_blocks") > 0
     assert tiny.metric("tusi_engine_up") == 1
-    assert tiny.metric("tusi_memory_peak_bytes") >= tiny.metric("tusi_memory_resident_bytes") > 2**24
+    resident = tiny.metric("tusi_memory_resident_bytes")
+    assert resident > 2**24
+    # Two readings at two moments, and the kernel counts both a little late.
+    assert tiny.metric("tusi_memory_peak_bytes") > 0.9 * resident
 
 
 def test_a_port_that_is_taken_is_a_clear_error() -> None:

@@ -6,6 +6,7 @@ Both completions endpoints hand it what to ask and how an answer is written; it 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tusi.server.errors import ModelNotFound, describe
 from tusi.server.facts import ModelFacts
 from tusi.server.file_parts import FileParts
 from tusi.server.metrics import Metrics, Outcome
+from tusi.server.pace import Pace
 from tusi.server.server_tools import ServerTools
 from tusi.server.sse import DONE, EventStream, event
 
@@ -70,6 +72,7 @@ class Generator:
         self.model_names = config.served_model_names or (backend.model,)
         self._executor = ThreadPoolExecutor(max_workers=config.max_requests, thread_name_prefix="tusi-server")
         self._num_requests = 0
+        self._pace = Pace()
         self._mailbox: Mailbox | None = None
 
     def check_model(self, name: str | None) -> str:
@@ -115,7 +118,7 @@ class Generator:
             raise CapacityError(
                 f"{self._num_requests} requests are in the house, and it takes {self.config.max_requests}. Try again "
                 "in a moment.",
-                retry_after=1.0,
+                retry_after=self._pace.retry_after(time.monotonic()),
             )
         self._num_requests += count
         self.metrics.in_flight.set(self._num_requests)
@@ -129,6 +132,7 @@ class Generator:
             visit.watcher.cancel()
         visit.items.close()
         self._num_requests -= len(visit.job.open_streams)
+        self._pace.note_departure(time.monotonic(), len(visit.job.open_streams))
         self.metrics.in_flight.set(self._num_requests)
         items = visit.items
         self.metrics.record(visit.job.endpoint, visit.outcome, items.usage, ttft=items.ttft, seconds=items.elapsed)
