@@ -137,6 +137,8 @@ def test_tools_of_the_server_run_in_batches(fake: FakeBackend) -> None:
         ([line("a") | {"method": "GET"}], "invalid_method", 1),
         ([line("a") | {"extra": 1}], "invalid_json_line", 1),
         ([], "empty_file", None),
+        ([json.dumps(line("a", seed=1)).replace(" 1,", " NaN,")], "invalid_json_line", 1),
+        (["[" * 100_000], "invalid_json_line", 1),
     ],
 )
 def test_an_input_with_a_fault_is_refused_as_a_whole(

@@ -356,6 +356,12 @@ def test_answers_follow_a_schema(tiny: Running) -> None:
     assert set(json.loads(answer.choices[0].message.content)) == {"n"}
 
 
+def test_effort_none_leaves_thoughts_out(fake: FakeBackend, served: Running) -> None:
+    fake.queue("A cat.")
+    served.openai().chat.completions.create(model="fake", messages=HELLO, reasoning_effort="none")
+    assert fake.requests[-1].template_kwargs == {"enable_thinking": False}
+
+
 def test_a_thought_without_end_is_reported_as_such(fake: FakeBackend, served: Running) -> None:
     fake.queue(FakeReply(text="on and on", starts_in_reasoning=True))
     total = whole_sum(served, max_tokens=4)[0]
@@ -374,7 +380,7 @@ def test_a_thought_without_end_is_reported_as_such(fake: FakeBackend, served: Ru
             "Choose one of them",
         ),
         ({"parallel_tool_calls": 0}, "parallel_tool_calls", "Correct this field"),
-        ({"reasoning_effort": "low"}, "reasoning_effort", "set thinking_budget"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "Set thinking_budget"),
         ({"store": True}, "store", "keep the answer yourself"),
         ({"functions": [{}]}, "functions", "use tools"),
         ({"guided_grammar": "x"}, "guided_grammar", "guided_json"),

@@ -15,7 +15,7 @@ from tusi.core.errors import RequestError
 from tusi.server.body import JSONRoute
 from tusi.server.chat_format import ChatFormat
 from tusi.server.generation import Generator, Job
-from tusi.server.sampling import merged_kwargs, sampling_params
+from tusi.server.sampling import merged_kwargs, sampling_params, template_kwargs
 from tusi.server.schema import ChatCompletionRequest, GenerationRequest
 from tusi.server.steps_format import StepsFormat
 
@@ -44,7 +44,7 @@ def chat_job(generator: Generator, body: ChatCompletionRequest, priority: int = 
         tool_choice=offer.choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         sampling_params=params,
-        template_kwargs=body.chat_template_kwargs or {},
+        template_kwargs=template_kwargs(body.chat_template_kwargs, body.reasoning_effort, "reasoning_effort"),
         mm_processor_kwargs=merged_kwargs(generator.config.mm_processor_kwargs, body.mm_processor_kwargs),
         request_id=request_id,
         priority=priority,

@@ -67,6 +67,17 @@ def merged_kwargs(server: Mapping[str, Any], request: Mapping[str, Any] | None) 
     return merged | dict(request or {})
 
 
+def template_kwargs(given: Mapping[str, Any] | None, effort: str | None, param: str) -> dict[str, Any]:
+    """chat_template_kwargs of a request and its reasoning effort. Raises RequestError for a grade of effort."""
+    if effort not in (None, "none"):
+        raise RequestError(
+            f"{param}: this model has no grades of effort. Set thinking_budget, or {param} to 'none' for no thoughts.",
+            param=param,
+            code="unsupported_parameter",
+        )
+    return ({} if effort is None else {"enable_thinking": False}) | dict(given or {})
+
+
 def _response_format(body: GenerationRequest) -> StructuredOutputsParams | None:
     wanted = body.response_format
     if wanted is None or wanted.type == "text":

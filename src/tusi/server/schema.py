@@ -37,10 +37,6 @@ REFUSED_FIELDS: RefusedFields = {
     "modalities": ((["text"],), 'This model writes text; use ["text"] or leave it out.'),
     "prediction": ((), "Predicted outputs are not used; leave it out."),
     "prompt_logprobs": ((0,), "Log-probabilities of prompts are not reported; leave it out."),
-    "reasoning_effort": (
-        (),
-        "This model has no grades of effort; set thinking_budget, or chat_template_kwargs.enable_thinking to false.",
-    ),
     "store": ((False,), "Nothing is stored here; keep the answer yourself."),
     "suffix": (("",), "This model cannot fill in a middle; leave it out."),
     "verbosity": (("medium",), "This model has no such setting; say it in the prompt."),
@@ -146,6 +142,7 @@ class ChatCompletionRequest(GenerationRequest):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
+    reasoning_effort: str | None = Field(None, description="none: no thoughts; other grades are refused")
     chat_template_kwargs: dict[str, Any] | None = None
     max_turns: int | None = Field(None, ge=1, description="goes with built-in tools: answers of the model")
     max_tool_calls: int | None = Field(None, ge=0, description="goes with built-in tools: calls in all")

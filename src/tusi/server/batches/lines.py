@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from tusi.agent.types import TurnEnd
 from tusi.backends.protocol import ChatDelta, Usage
 from tusi.core.errors import BackendUnavailable, CapacityError, EngineError
 from tusi.server.answer_format import Payload
+from tusi.server.body import read_json
 from tusi.server.bridge import sum_of
 from tusi.server.errors import ErrorReply, describe, describe_validation
 from tusi.server.generation import Job
@@ -46,7 +46,7 @@ class InputFile:
         """A line of an input without errors."""
         with self.path.open("rb") as file:
             file.seek(self.offsets[number])
-            value: dict[str, Any] = json.loads(file.readline())
+            value: dict[str, Any] = read_json(file.readline())
         return value
 
 
@@ -83,8 +83,8 @@ def _fault(raw: bytes, url: str, ids: dict[str, int], number: int) -> tuple[str,
     if len(raw) > MAX_LINE_BYTES:
         return "line_too_long", f"the line is longer than {MAX_LINE_BYTES:,} bytes. Name files by their id.", None
     try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        line = read_json(raw)
+    except ValueError as error:
         return "invalid_json_line", f"the line is not JSON ({error}). Write one object a line.", None
     if not isinstance(line, dict) or not isinstance(line.get("body"), dict):
         return "invalid_json_line", "the line is not an object with an object `body`. Write one.", "body"
@@ -129,11 +129,12 @@ def answer_line(
     *,
     started: Callable[[Job], None],
     must_stop: Callable[[], bool],
+    is_aborted: Callable[[], bool],
     is_lost: Callable[[], bool],
 ) -> Answer:
     """Run a line, again if the engine stumbled over it. started is told of every job, so that it can be aborted.
 
-    Raises Interrupted once must_stop or is_lost (the engine will not come back) says so.
+    Raises Interrupted if it was aborted, or failed once must_stop or is_lost (the engine will not come back) says so.
     """
     for attempt in range(_ATTEMPTS):
         try:
@@ -151,7 +152,7 @@ def answer_line(
             continue
         except Exception as error:  # noqa: BLE001  # one line's fault must not end the batch
             return _failure(describe(error))
-        if must_stop():  # what it says may be the half of an answer
+        if is_aborted():  # what it says may be the half of an answer
             raise Interrupted
         return answer
     raise AssertionError

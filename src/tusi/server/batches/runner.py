@@ -7,6 +7,7 @@ process dies, however it dies; another server, or the next one, then goes on whe
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from tusi.server.state.files import FileStore
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+_TROUBLE_SECONDS = 30.0
 PRIORITY = 10
 """Of a batch's requests: after those that somebody waits for."""
 
@@ -67,9 +69,14 @@ class BatchRunner:
     def _run(self) -> None:
         try:
             while not self._is_closed:
-                if self._has_lock():
-                    self._run_all()
-                self._wake.wait(POLL_SECONDS)
+                pause = POLL_SECONDS
+                try:
+                    if self._has_lock():
+                        self._run_all()
+                except (sqlite3.Error, OSError):
+                    logger.exception("batches cannot be run just now; trying again in %g s", _TROUBLE_SECONDS)
+                    pause = _TROUBLE_SECONDS
+                self._wake.wait(pause)
                 self._wake.clear()
         finally:
             self._lock.release(force=True)
@@ -90,6 +97,8 @@ class BatchRunner:
                 return
             try:
                 _Run(self, batch).go()
+            except (sqlite3.Error, OSError):
+                raise  # such as a full disk: what is finished is kept, and it goes on once there is room
             except Exception as error:
                 logger.exception("batch %s failed", batch.id)
                 told = str(error) if isinstance(error, TusiError) else "the server failed at this batch; see its log."
@@ -104,6 +113,7 @@ class _Run:
         self._runner, self._batch = runner, batch
         self._batches, self._files = runner._batches, runner._files
         self._jobs: dict[int, Job] = {}
+        self._aborted: set[int] = set()
         self._jobs_lock = threading.Lock()
         self._is_stopped = False
         self._looked_at = 0.0
@@ -154,6 +164,7 @@ class _Run:
                 line["body"],
                 started=started,
                 must_stop=self._must_stop,
+                is_aborted=lambda: number in self._aborted,
                 is_lost=self._runner._is_lost,
             )
         except Interrupted:
@@ -176,6 +187,7 @@ class _Run:
     def _abort_all(self) -> None:
         """Again and again: a request that is being prepared is known to the backend only later."""
         with self._jobs_lock:
+            self._aborted |= self._jobs.keys()
             jobs = [*self._jobs.values()]
         for job in jobs:
             job.abort()

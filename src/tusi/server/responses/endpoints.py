@@ -22,7 +22,7 @@ from tusi.server.generation import Generator, Job
 from tusi.server.responses.form import ResponseFormat
 from tusi.server.responses.items import items_to_messages, read_items
 from tusi.server.responses.schema import INCLUDABLE, SAMPLING_FIELDS, ResponsesRequest
-from tusi.server.sampling import merged_kwargs, sampling_params
+from tusi.server.sampling import merged_kwargs, sampling_params, template_kwargs
 from tusi.server.schema import ChatCompletionRequest
 from tusi.server.server_tools import Offer
 from tusi.server.state.responses import ResponseStore, StoredResponse
@@ -90,7 +90,9 @@ def response_job(generator: Generator, store: ResponseStore, body: ResponsesRequ
         tool_choice=offer.choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         sampling_params=sampling_params(chat, generator.backend.default_sampling_params),
-        template_kwargs=_template_kwargs(body),
+        template_kwargs=template_kwargs(
+            body.chat_template_kwargs, body.reasoning.effort if body.reasoning else None, "reasoning.effort"
+        ),
         mm_processor_kwargs=merged_kwargs(generator.config.mm_processor_kwargs, body.mm_processor_kwargs),
         request_id=response_id,
         priority=priority,
@@ -166,20 +168,6 @@ def _as_chat(body: ResponsesRequest) -> ChatCompletionRequest:
             "response_format": response_format,
         }
     )
-
-
-def _template_kwargs(body: ResponsesRequest) -> dict[str, Any]:
-    kwargs = dict(body.chat_template_kwargs or {})
-    effort = body.reasoning.effort if body.reasoning else None
-    if effort == "none":
-        return {"enable_thinking": False} | kwargs
-    if effort is not None:
-        raise RequestError(
-            "reasoning.effort: this model has no grades of effort. Set thinking_budget, or effort to 'none'.",
-            param="reasoning.effort",
-            code="unsupported_parameter",
-        )
-    return kwargs
 
 
 def _logprobs_writer(generator: Generator, chat: ChatCompletionRequest) -> Any:
