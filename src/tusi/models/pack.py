@@ -61,10 +61,16 @@ def pack_checkpoint(
         "format": weight_format,
         "source": None if out is not None else _fingerprint(folder),
     }
-    with PackedWriter(path, about) as writer:
-        params = _PackingParameters(writer, checkpoint, weight_format, group_size=group_size, progress=progress)
-        Ernie4_5_VLMoeForConditionalGeneration.from_parameters(checkpoint.config, weight_format, params)
+    params = Parameters(checkpoint, weight_format, group_size=group_size, progress=progress)
+    write_packed(path, about, checkpoint.config, params)
     return path
+
+
+def write_packed(path: Path, about: Mapping[str, Any], config: Ernie4_5_VLMoeConfig, params: Parameters) -> None:
+    """Write what `params` hands out, wherever it takes it from, one weight at a time."""
+    with PackedWriter(path, about) as writer:
+        packing = _PackingParameters(writer, params)
+        Ernie4_5_VLMoeForConditionalGeneration.from_parameters(config, about["format"], packing)
 
 
 def find_packed(folder: Path, dtype: WeightFormatChoice) -> PackedFile | None:
@@ -152,10 +158,11 @@ def _copy_other_files(folder: Path, out: Path) -> None:
 class _PackingParameters(Parameters):
     """Writes every weight that is asked for, and hands out one of its shape that takes no memory."""
 
-    def __init__(self, writer: PackedWriter, source: Checkpoint, asked: WeightFormat, **options: Any) -> None:
-        super().__init__(source, asked, **options)
+    def __init__(self, writer: PackedWriter, real: Parameters) -> None:
+        # Nothing of the base is used but the prefix: what is handed out comes from `real`, which reports progress.
+        self._prefix = ""
         self._writer = writer
-        self._real = Parameters(source, asked, **options)
+        self._real = real
 
     def weight(self, name: str) -> Weight:
         return self._stand_in(name, self._real.under(self._prefix).weight(name))

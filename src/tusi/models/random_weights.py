@@ -46,11 +46,11 @@ def random_model(
     progress: Progress | None = None,
 ) -> Ernie4_5_VLMoeForConditionalGeneration:
     """Every part of the model `config` describes. The same seed gives the same weights. Raises MemoryError."""
-    params = _RandomParameters(config, weight_format, group_size=group_size, seed=seed, progress=progress)
+    params = RandomParameters(config, weight_format, group_size=group_size, seed=seed, progress=progress)
     return Ernie4_5_VLMoeForConditionalGeneration.from_parameters(config, weight_format, params)
 
 
-class _RandomParameters(Parameters):
+class RandomParameters(Parameters):
     """Parameters that are made when asked for."""
 
     def __init__(
@@ -58,9 +58,9 @@ class _RandomParameters(Parameters):
         config: Ernie4_5_VLMoeConfig,
         asked: WeightFormat,
         *,
-        group_size: int,
-        seed: int,
-        progress: Progress | None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        seed: int = 0,
+        progress: Progress | None = None,
     ) -> None:
         super().__init__(_NoTensors(config, tensor_specs(config)), asked, group_size=group_size, progress=progress)
         self._draw = _Draw(np.random.default_rng(seed), group_size)
