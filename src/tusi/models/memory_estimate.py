@@ -25,9 +25,9 @@ from tusi.quant.weights import DEFAULT_GROUP_SIZE, weight_nbytes
 PROGRAM_BYTES = 200 * 2**20
 """Python, its packages, the tokenizer. A process that read a clip and a picture with a tiny checkpoint took 165 MB."""
 
-# Arrays of [patches, width] float32 that are alive at once in a vision block: residual, norm, q, k and v,
-# attention's output, projection, and room for what its kernel packs. The resampler stays below that.
-_VISION_ARRAYS = 8
+# Arrays of [patches, width] float32 that are alive at once in a vision block's attention: residual, norm, q, k and v,
+# the result. In its feed-forward part two of them are: residual and norm. The resampler stays below that.
+_VISION_ARRAYS = 6
 _VISION_MLP_ROWS = 4096  # vision_tower._MLP_ROWS
 _DECODER_ARRAYS = 4  # residual, norm, sum, output: [tokens, hidden_size] float32
 _LOGITS_ARRAYS = 4  # logits, and the sampler's copies: [vocab_size] float32
@@ -148,10 +148,10 @@ def _vision_bytes(config: Ernie4_5_VLMoeConfig, num_patches: int) -> int:
     vision = config.vision_config
     merged = num_patches // vision.spatial_merge_size**2
     pixels = 4 * num_patches * vision.patch_dim
-    arrays = 4 * num_patches * vision.hidden_size * _VISION_ARRAYS
-    mlp = 4 * min(num_patches, _VISION_MLP_ROWS) * vision.intermediate_size * 2
+    array = 4 * num_patches * vision.hidden_size
+    mlp = 4 * min(num_patches, _VISION_MLP_ROWS) * (vision.intermediate_size + vision.hidden_size)
     features = 4 * merged * config.text_config.hidden_size
-    return pixels + max(arrays, arrays // 2 + mlp) + features
+    return pixels + max(_VISION_ARRAYS * array, 2 * array + mlp) + features
 
 
 def _decoder_bytes(config: Ernie4_5_VLMoeConfig, tokens: int) -> int:
