@@ -38,7 +38,7 @@ def test_the_table_for_people(run: Run) -> None:
     code, out, _ = run("fit", THINKING, "--memory", "24GB")
     assert code == 0
     lines = {line.strip().split("  ")[0]: line.split() for line in out.splitlines() if line}
-    assert lines["text experts"][2:] == ["40.77", "GB", "22.93", "GB", "12.74", "GB"]
+    assert lines["text experts"][2:] == ["40.77", "GB", "21.66", "GB", "11.47", "GB"]
     assert lines["fits?"] == ["fits?", "no", "no", "fits"]
     assert "29.66 billion parameters, 59.35 GB to download" in out
     assert "Use: --dtype int4 --max-model-len 32768" in out
@@ -46,15 +46,15 @@ def test_the_table_for_people(run: Run) -> None:
 
 
 def test_what_to_change_where_it_does_not_fit(run: Run) -> None:
-    code, out, _ = run("fit", THINKING, "--memory", "22GB", "--context", "65536")
+    code, out, _ = run("fit", THINKING, "--memory", "20.5GB", "--context", "65536")
     assert code == 1
     assert "As asked nothing fits. This does: --dtype int4 --max-model-len " in out
-    code, out, _ = run("fit", THINKING, "--memory", "21.3GB", "--image", "4000x3000")
+    code, out, _ = run("fit", THINKING, "--memory", "19.5GB", "--image", "4000x3000")
     assert "--max-pixels" in out
     code, out, _ = run("fit", THINKING, "--memory", "8GB")
     assert code == 1
     assert (
-        "Nothing fits: even int4 with a short context and small pictures wants 20.98 GB, and there are 8.00 GB" in out
+        "Nothing fits: even int4 with a short context and small pictures wants 19.00 GB, and there are 8.00 GB" in out
     )
 
 

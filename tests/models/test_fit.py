@@ -52,13 +52,13 @@ def test_a_huge_machine_is_bounded_by_the_model() -> None:
 
 
 def test_a_shorter_context_is_proposed_before_a_smaller_picture() -> None:
-    report = fit(MODEL, budget=22 * GB, context=65536, num_patches=10764)
+    report = fit(MODEL, budget=int(20.5 * GB), context=65536, num_patches=10764)
     assert report.best is None
     change = find_change(MODEL, report)
     assert change is not None
     assert change.pixels is None
     assert MIN_USEFUL_CONTEXT <= change.context < 65536
-    again = fit(MODEL, budget=22 * GB, context=change.context, num_patches=10764, formats=(change.weight_format,))
+    again = fit(MODEL, budget=int(20.5 * GB), context=change.context, num_patches=10764, formats=(change.weight_format,))
     assert again.best is not None
 
 
