@@ -58,7 +58,9 @@ def test_a_shorter_context_is_proposed_before_a_smaller_picture() -> None:
     assert change is not None
     assert change.pixels is None
     assert MIN_USEFUL_CONTEXT <= change.context < 65536
-    again = fit(MODEL, budget=int(20.5 * GB), context=change.context, num_patches=10764, formats=(change.weight_format,))
+    again = fit(
+        MODEL, budget=int(20.5 * GB), context=change.context, num_patches=10764, formats=(change.weight_format,)
+    )
     assert again.best is not None
 
 
