@@ -73,6 +73,7 @@ int code_of(const PackedMatrix& w, std::int64_t row, std::int64_t chunk, std::in
 
 void pack(const PackedMatrix& w, const std::int8_t* codes, const void* scales, std::uint8_t* packed,
           void* packed_scales) {
+  if (w.rows == 0 || w.inner == 0) return;
   parallel_for(blocks_of(w), [&](std::int64_t block) {
     std::uint8_t* to = packed + block * w.chunks * w.chunk_bytes;
     std::memset(to, 0, static_cast<std::size_t>(w.chunks * w.chunk_bytes));

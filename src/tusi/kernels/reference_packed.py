@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tusi.kernels.reference import F32, I8, I32, I64, U8, U16, bf16_to_f32, rms_norm
+from tusi.kernels.experts import Experts, Pool
+from tusi.kernels.reference import F32, I8, I32, I64, U8, U16, bf16_to_f32, rms_norm, topk_softmax
 
 BLOCK_ROWS = 16
 
@@ -141,3 +142,72 @@ def _integer_product(x_TK: F32, codes_NK: I8, scales_NG: U16 | F32, group_size: 
         sums_TN = x_codes_TK[:, columns].astype(np.int64) @ codes_NK[:, columns].T.astype(np.int64)
         product += sums_TN.astype(np.float32) * (x_scales_TG[:, g, None] * widened[None, :, g])
     return product
+
+
+def silu_and_mul(gate: F32, up: F32) -> F32:
+    """silu(gate) * up by the polynomial of the kernels: exp on -ln2/2..ln2/2, then a shift of the exponent."""
+    f = np.float32
+    z = np.clip(-gate, f(-87.0), f(88.0))
+    n = np.rint(z * f(1.44269504))
+    r = (z - n * f(0.693359375)) - n * f(-2.12194440e-4)
+    y = np.full_like(r, f(1.9875691500e-4))
+    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        y = y * r + f(c)
+    y = y * (r * r) + (r + f(1))
+    power = ((n.astype(np.int32) + 127) << 23).view(np.float32)
+    out: F32 = gate * (f(1) / (f(1) + y * power)) * up
+    return out
+
+
+def moe(
+    x_TD: F32,
+    text: Pool | None,
+    vision: Pool | None,
+    shared: Experts | None,
+    *,
+    top_k: int,
+    norm_min: float = 0.0,
+    vision_mask_T: U8 | None = None,
+    activations: str = "int8",
+    norm_D: F32 | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    out: F32 | None = None,
+    routing: tuple[F32, I32] | None = None,
+) -> tuple[F32, F32, I32]:
+    """One token after the other. A token's experts are summed in the order of their numbers, the shared one last.
+
+    routing: topk_weights and topk_ids to take instead of the routers' choice, whose last bits the native sums decide.
+    """
+    normed_TD = x_TD if norm_D is None else rms_norm(x_TD, norm_D, eps)
+    weights_TK, ids_TK = np.empty((len(x_TD), top_k), np.float32), np.empty((len(x_TD), top_k), np.int32)
+    sums_TD = np.zeros_like(x_TD)
+    for t in range(len(x_TD)):
+        one = normed_TD[t : t + 1]
+        pool = vision if vision_mask_T is not None and vision_mask_T[t] else text
+        if pool is not None:
+            chosen = topk_softmax(one @ pool.weight_ED.T, pool.bias_E, top_k, norm_min)
+            weights_TK[t], ids_TK[t] = chosen if routing is None else (routing[0][t], routing[1][t])
+            for j in np.argsort(ids_TK[t]):
+                sums_TD[t] += weights_TK[t, j] * _expert(one, pool.experts, int(ids_TK[t, j]), activations)[0]
+        if shared is not None:
+            sums_TD[t] += _expert(one, shared, 0, activations)[0]
+    result = out + sums_TD if add and out is not None else sums_TD
+    if out is None:
+        return result, weights_TK, ids_TK
+    out[...] = result
+    return out, weights_TK, ids_TK
+
+
+def _expert(x_TD: F32, experts: Experts, e: int, activations: str) -> F32:
+    padded = -(-experts.inner // BLOCK_ROWS) * BLOCK_ROWS
+    both = qgemm(
+        x_TD,
+        experts.gate_up_codes[e],
+        experts.gate_up_scales[e],
+        2 * padded,
+        experts.gate_up_group,
+        activations,
+    )
+    inner = silu_and_mul(both[:, : experts.inner], both[:, padded : padded + experts.inner])
+    return qgemm(inner, experts.down_codes[e], experts.down_scales[e], experts.width, experts.down_group, activations)
