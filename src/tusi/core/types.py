@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 WeightFormat = Literal["fp32", "bf16", "int8", "int4"]
-"""How a weight matrix lies in memory. Activations are always float32."""
+"""How a weight matrix lies in memory. Activations lie there as float32, whatever a product rounds them to."""
 
 Modality = Literal["image", "video"]
 
