@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,14 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 def description(**config: Any) -> dict[str, Any]:
-    schema: dict[str, Any] = create_app(FakeBackend(), ServerConfig(**config)).openapi()
-    return schema
+    """What a server of these settings says of itself; it is begun and ended, so that its state is put away."""
+
+    async def described() -> dict[str, Any]:
+        app = create_app(FakeBackend(), ServerConfig(**config))
+        async with app.router.lifespan_context(app):
+            return app.openapi()
+
+    return asyncio.run(described())
 
 
 api = schemathesis.openapi.from_dict(description())
