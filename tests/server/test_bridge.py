@@ -79,7 +79,8 @@ def test_a_refusal_is_raised_by_start_and_an_error_by_the_batches() -> None:
         items.close()
 
     speaking = Pushed()
-    assert visit(refused, lambda: speaking, refuse) == ["abort"]
+    # Twice, if the other stream was just being opened.
+    assert set(visit(refused, lambda: speaking, refuse)) == {"abort"}
     stream = Pushed()
 
     async def broken(items: AsyncItems) -> None:
