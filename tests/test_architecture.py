@@ -14,7 +14,7 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 80
 
 # Test folders that prove a property across packages instead of mirroring one.
-CROSS_CUTTING = {"equivalence", "fixtures", "fuzz", "parity"}
+CROSS_CUTTING = {"equivalence", "fixtures", "fuzz", "node", "parity", "recipes"}
 
 
 def relative(path: Path) -> str:
