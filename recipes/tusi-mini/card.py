@@ -83,9 +83,11 @@ def readme_block(scores: Scores, language: str) -> str:
     total = percent(reports["eval"][ALL][ALL])
     seen, blind_seen = percent(zoom), percent(blind)
     said = (
-        f"Thinking with images at difficulties 1-3: {seen} with tools, {blind_seen} when they are withheld. "
+        f"Thinking with images at difficulties 1-3: {seen} with tools, {blind_seen} when they are withheld "
+        "(it was never trained to guess and mostly still writes the call). "
         f"All samples: bf16 {total}, {', '.join(costs)}.",
-        f"「用图思考」难度 1-3：可用工具 {seen}，不给工具 {blind_seen}。全部样本：bf16 {total}，{'，'.join(costs)}。",
+        f"「用图思考」难度 1-3：可用工具 {seen}，不给工具 {blind_seen}（它没有学过猜，多半仍写出调用）。"
+        f"全部样本：bf16 {total}，{'，'.join(costs)}。",
     )[which]
     return "\n".join([table(head, rows), "", said])
 
