@@ -13,57 +13,21 @@ constexpr std::int64_t lanes = 16;
 // with k such that k + 16 columns exist, one() with any k.
 struct F32Weight {
   using Element = float;
-  static std::int64_t row_elements(std::int64_t inner) { return inner; }
-  static bool can_load_from(std::int64_t) { return true; }
-  static __m512 load(const float* start, std::int64_t k, __m512) { return _mm512_loadu_ps(start + k); }
-  static float one(const float* start, std::int64_t k, float) { return start[k]; }
+  static __m512 load(const float* start, std::int64_t k) { return _mm512_loadu_ps(start + k); }
+  static float one(const float* start, std::int64_t k) { return start[k]; }
 };
 
 struct Bf16Weight {
   using Element = std::uint16_t;
-  static std::int64_t row_elements(std::int64_t inner) { return inner; }
-  static bool can_load_from(std::int64_t) { return true; }
-  static __m512 load(const std::uint16_t* start, std::int64_t k, __m512) {
+  static __m512 load(const std::uint16_t* start, std::int64_t k) {
     const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start + k));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
-  static float one(const std::uint16_t* start, std::int64_t k, float) {
+  static float one(const std::uint16_t* start, std::int64_t k) {
     const std::uint32_t word = static_cast<std::uint32_t>(start[k]) << 16;
     float value;
     __builtin_memcpy(&value, &word, sizeof(value));
     return value;
-  }
-};
-
-struct Int8Weight {
-  using Element = std::int8_t;
-  static std::int64_t row_elements(std::int64_t inner) { return inner; }
-  static bool can_load_from(std::int64_t) { return true; }
-  static __m512 load(const std::int8_t* start, std::int64_t k, __m512 scale) {
-    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(start + k));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)), scale);
-  }
-  static float one(const std::int8_t* start, std::int64_t k, float scale) {
-    return static_cast<float>(start[k]) * scale;
-  }
-};
-
-struct Int4Weight {
-  using Element = std::uint8_t;
-  static std::int64_t row_elements(std::int64_t inner) { return (inner + 1) / 2; }
-  static bool can_load_from(std::int64_t k) { return k % 2 == 0; }  // sixteen columns must be eight whole bytes
-  static __m512 load(const std::uint8_t* start, std::int64_t k, __m512 scale) {
-    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(start + k / 2));
-    const __m128i mask = _mm_set1_epi8(15);
-    const __m128i low = _mm_and_si128(bytes, mask);
-    const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), mask);
-    const __m512i nibbles = _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(low, high));
-    // n * scale - 8 * scale, rounded once: exactly (n - 8) * scale, since 8 * scale is exact.
-    return _mm512_fmsub_ps(_mm512_cvtepi32_ps(nibbles), scale, _mm512_mul_ps(scale, _mm512_set1_ps(8.0F)));
-  }
-  static float one(const std::uint8_t* start, std::int64_t k, float scale) {
-    const int byte = start[k / 2];
-    return static_cast<float>((k % 2 == 0 ? byte & 15 : byte >> 4) - 8) * scale;
   }
 };
 
@@ -81,9 +45,9 @@ __m512 load_some(const float* from, std::int64_t count) {
 }
 
 template <class W>
-__m512 load_some_weights(const typename W::Element* start, std::int64_t k, std::int64_t count, float scale) {
+__m512 load_some_weights(const typename W::Element* start, std::int64_t k, std::int64_t count) {
   float widened[lanes] = {};
-  for (std::int64_t i = 0; i < count; ++i) widened[i] = W::one(start, k + i, scale);
+  for (std::int64_t i = 0; i < count; ++i) widened[i] = W::one(start, k + i);
   return _mm512_loadu_ps(widened);
 }
 
@@ -92,7 +56,7 @@ void micro_tile(const GemmArgs& a, std::int64_t t, std::int64_t n) {
   const float* x = a.x + t * a.inner;
   const typename W::Element* w[NN];
   for (int j = 0; j < NN; ++j) {
-    w[j] = static_cast<const typename W::Element*>(a.weight) + (n + j) * W::row_elements(a.inner);
+    w[j] = static_cast<const typename W::Element*>(a.weight) + (n + j) * a.inner;
   }
   __m512 acc[TT][NN];
   for (int i = 0; i < TT; ++i) {
@@ -101,25 +65,16 @@ void micro_tile(const GemmArgs& a, std::int64_t t, std::int64_t n) {
   const auto multiply = [&](const __m512(&weights)[NN], int i, __m512 values) {
     for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_fmadd_ps(values, weights[j], acc[i][j]);
   };
-  for (std::int64_t group = 0; group < a.groups; ++group) {
-    const std::int64_t begin = group * a.group_size;
-    const std::int64_t end = a.inner - begin < a.group_size ? a.inner : begin + a.group_size;
-    float scale[NN];
-    __m512 scales[NN], weights[NN];
-    for (int j = 0; j < NN; ++j) {
-      scale[j] = a.scales == nullptr ? 1.0F : a.scales[(n + j) * a.groups + group];
-      scales[j] = _mm512_set1_ps(scale[j]);
-    }
-    std::int64_t k = begin;
-    for (const std::int64_t stop = W::can_load_from(begin) ? end - lanes : -1; k <= stop; k += lanes) {
-      for (int j = 0; j < NN; ++j) weights[j] = W::load(w[j], k, scales[j]);
-      for (int i = 0; i < TT; ++i) multiply(weights, i, _mm512_loadu_ps(x + i * a.inner + k));
-    }
-    for (; k < end; k += lanes) {
-      const std::int64_t count = end - k < lanes ? end - k : lanes;
-      for (int j = 0; j < NN; ++j) weights[j] = load_some_weights<W>(w[j], k, count, scale[j]);
-      for (int i = 0; i < TT; ++i) multiply(weights, i, load_some(x + i * a.inner + k, count));
-    }
+  std::int64_t k = 0;
+  __m512 weights[NN];
+  for (; k + lanes <= a.inner; k += lanes) {
+    for (int j = 0; j < NN; ++j) weights[j] = W::load(w[j], k);
+    for (int i = 0; i < TT; ++i) multiply(weights, i, _mm512_loadu_ps(x + i * a.inner + k));
+  }
+  if (k < a.inner) {
+    const std::int64_t count = a.inner - k;
+    for (int j = 0; j < NN; ++j) weights[j] = load_some_weights<W>(w[j], k, count);
+    for (int i = 0; i < TT; ++i) multiply(weights, i, load_some(x + i * a.inner + k, count));
   }
   for (int i = 0; i < TT; ++i) {
     for (int j = 0; j < NN; ++j) a.out[(t + i) * a.rows + n + j] = sum_lanes(acc[i][j]);
@@ -145,8 +100,6 @@ GemmTile gemm_tile(WeightFormat format) noexcept {
   switch (format) {
     case WeightFormat::f32: return tile<F32Weight>;
     case WeightFormat::bf16: return tile<Bf16Weight>;
-    case WeightFormat::int8: return tile<Int8Weight>;
-    case WeightFormat::int4: return tile<Int4Weight>;
   }
   return nullptr;
 }

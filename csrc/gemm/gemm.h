@@ -1,13 +1,10 @@
-// Matrix products out[t][n] = sum_k x[t][k] * w[n][k]: activations, sums and result float32, weights in four formats.
+// Matrix products out[t][n] = sum_k x[t][k] * w[n][k]: activations, sums and result float32, float weights.
 //
 //   f32    float    [N][K]
 //   bf16   uint16   [N][K]             upper half of a float32
-//   int8   int8     [N][K]             w = q * scales[n][k / group_size]
-//   int4   uint8    [N][ceil(K / 2)]   byte b holds columns 2b (low nibble) and 2b + 1 (high), each stored plus 8
 //
-// scales are float [N][G], G = ceil(K / group_size). The reference is gemm_* in src/tusi/kernels/reference.py.
-// Every output is one dot product whose order of summation depends on K and group_size alone: a row's result does not
-// change with the number of rows, of threads, or with its place among them. (It does differ between ISAs.)
+// Weights of integers: qgemm. The reference is gemm_* in src/tusi/kernels/reference.py.
+// Every output is one dot product whose order of summation depends on K alone: a row's result does not change with the number of rows, of threads, or with its place among them. (It does differ between ISAs.)
 //
 // Types and declarations only: ISA files include this.
 #pragma once
@@ -16,15 +13,13 @@
 
 namespace tusi {
 
-enum class WeightFormat : int { f32, bf16, int8, int4 };
+enum class WeightFormat : int { f32, bf16 };
 
 struct GemmArgs {
   const float* x;                    // [T][K]
   const void* weight;                // see above
-  const float* scales;               // null for f32 and bf16
   float* out;                        // [T][N]
   std::int64_t tokens, rows, inner;  // T, N, K
-  std::int64_t group_size, groups;   // K and 1 for f32 and bf16
   WeightFormat format;
 };
 

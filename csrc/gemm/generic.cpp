@@ -27,25 +27,6 @@ void widen_row(const GemmArgs& a, std::int64_t n, std::int64_t k0, std::int64_t 
       for (std::int64_t i = 0; i < count; ++i) out[i] = widen_bf16(row[i]);
       return;
     }
-    case WeightFormat::int8: {
-      const std::int8_t* row = static_cast<const std::int8_t*>(a.weight) + n * a.inner + k0;
-      for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(row[i]);
-      break;
-    }
-    case WeightFormat::int4: {
-      const std::uint8_t* row = static_cast<const std::uint8_t*>(a.weight) + n * ((a.inner + 1) / 2);
-      for (std::int64_t i = 0; i < count; ++i) {
-        const int byte = row[(k0 + i) / 2];
-        out[i] = static_cast<float>(((k0 + i) % 2 == 0 ? byte & 15 : byte >> 4) - 8);
-      }
-      break;
-    }
-  }
-  const float* scales = a.scales + n * a.groups;
-  for (std::int64_t i = 0; i < count;) {
-    const std::int64_t group = (k0 + i) / a.group_size;
-    const std::int64_t group_end = (group + 1) * a.group_size - k0;
-    for (const float scale = scales[group]; i < count && i < group_end; ++i) out[i] *= scale;
   }
 }
 

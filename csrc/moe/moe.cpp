@@ -42,7 +42,7 @@ void route(const Call& c, const Pool& pool, GemmTile tile, float* weights, std::
   const MoeArgs& a = c.a;
   const std::int64_t experts = pool.experts.count;
   float* logits = c.work.router_logits.take<float>(a.tokens * experts);
-  gemm({c.x, pool.router.weight, nullptr, logits, a.tokens, experts, a.width, a.width, 1, WeightFormat::f32}, tile);
+  gemm({c.x, pool.router.weight, logits, a.tokens, experts, a.width, WeightFormat::f32}, tile);
   topk_softmax({logits, pool.router.bias, weights, ids, a.tokens, experts, a.top_k, a.norm_min});
 }
 

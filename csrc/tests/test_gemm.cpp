@@ -1,4 +1,4 @@
-// Each ISA against products in double precision, over widths around every vector length and group ends of all kinds.
+// Each ISA against products in double precision, over widths around every vector length.
 #include <cstring>
 
 #include "check.h"
@@ -10,17 +10,12 @@ namespace {
 
 struct Problem {
   WeightFormat format;
-  std::int64_t tokens, rows, inner, group_size;
-  std::vector<float> x, scales;
+  std::int64_t tokens, rows, inner;
+  std::vector<float> x;
   std::vector<std::uint8_t> weight;  // exactly as long as the format says, so that a sanitizer sees a read past it
-  std::vector<double> dequantized;
+  std::vector<double> exact;
 
-  std::int64_t groups() const { return scales.empty() ? 1 : (inner + group_size - 1) / group_size; }
-
-  GemmArgs args(float* out) const {
-    return {x.data(), weight.data(), scales.empty() ? nullptr : scales.data(), out,      tokens,
-            rows,     inner,         scales.empty() ? inner : group_size,      groups(), format};
-  }
+  GemmArgs args(float* out) const { return {x.data(), weight.data(), out, tokens, rows, inner, format}; }
 };
 
 template <class T>
@@ -31,49 +26,30 @@ void put(Problem* p, const std::vector<T>& values) {
 
 double element(const Problem& p, std::int64_t n, std::int64_t k) {
   const std::size_t at = static_cast<std::size_t>(n * p.inner + k);
-  const auto scale = [&] {
-    return static_cast<double>(p.scales[static_cast<std::size_t>(n * p.groups() + k / p.group_size)]);
-  };
-  switch (p.format) {
-    case WeightFormat::f32: {
-      float value;
-      std::memcpy(&value, p.weight.data() + 4 * at, 4);
-      return value;
-    }
-    case WeightFormat::bf16: {
-      std::uint16_t bits;
-      std::memcpy(&bits, p.weight.data() + 2 * at, 2);
-      const std::uint32_t word = static_cast<std::uint32_t>(bits) << 16;
-      float value;
-      std::memcpy(&value, &word, 4);
-      return value;
-    }
-    case WeightFormat::int8: return static_cast<std::int8_t>(p.weight[at]) * scale();
-    case WeightFormat::int4: {
-      const int byte = p.weight[static_cast<std::size_t>(n * ((p.inner + 1) / 2) + k / 2)];
-      return ((k % 2 == 0 ? byte & 15 : byte >> 4) - 8) * scale();
-    }
+  std::uint32_t word = 0;
+  if (p.format == WeightFormat::f32) {
+    std::memcpy(&word, p.weight.data() + 4 * at, 4);
+  } else {
+    std::uint16_t bits;
+    std::memcpy(&bits, p.weight.data() + 2 * at, 2);
+    word = static_cast<std::uint32_t>(bits) << 16;
   }
-  return 0.0;
+  float value;
+  std::memcpy(&value, &word, 4);
+  return value;
 }
 
-Problem make(WeightFormat format, std::int64_t tokens, std::int64_t rows, std::int64_t inner, std::int64_t group_size) {
-  Problem p{format, tokens, rows, inner, group_size, {}, {}, {}, {}};
+Problem make(WeightFormat format, std::int64_t tokens, std::int64_t rows, std::int64_t inner) {
+  Problem p{format, tokens, rows, inner, {}, {}, {}};
   const std::size_t weights = static_cast<std::size_t>(rows * inner);
   p.x = test::normal(static_cast<std::size_t>(tokens * inner), 1);
-  switch (format) {
-    case WeightFormat::f32: put(&p, test::normal(weights, 2)); break;
-    case WeightFormat::bf16: put(&p, test::integers<std::uint16_t>(weights, 0x3E00, 0x4000, 2)); break;
-    case WeightFormat::int8: put(&p, test::integers<std::int8_t>(weights, -128, 127, 2)); break;
-    case WeightFormat::int4:
-      put(&p, test::integers<std::uint8_t>(static_cast<std::size_t>(rows * ((inner + 1) / 2)), 0, 255, 2));
-      break;
-  }
-  if (format == WeightFormat::int8 || format == WeightFormat::int4) {
-    p.scales = test::normal(static_cast<std::size_t>(rows * ((inner + group_size - 1) / group_size)), 3);
+  if (format == WeightFormat::f32) {
+    put(&p, test::normal(weights, 2));
+  } else {
+    put(&p, test::integers<std::uint16_t>(weights, 0x3E00, 0x4000, 2));
   }
   for (std::int64_t n = 0; n < rows; ++n) {
-    for (std::int64_t k = 0; k < inner; ++k) p.dequantized.push_back(element(p, n, k));
+    for (std::int64_t k = 0; k < inner; ++k) p.exact.push_back(element(p, n, k));
   }
   return p;
 }
@@ -84,7 +60,7 @@ void check_product(const Problem& p, const float* out) {
       double exact = 0.0, magnitude = 0.0;
       for (std::int64_t k = 0; k < p.inner; ++k) {
         const double term =
-            p.x[static_cast<std::size_t>(t * p.inner + k)] * p.dequantized[static_cast<std::size_t>(n * p.inner + k)];
+            p.x[static_cast<std::size_t>(t * p.inner + k)] * p.exact[static_cast<std::size_t>(n * p.inner + k)];
         exact += term;
         magnitude += std::fabs(term);
       }
@@ -96,19 +72,15 @@ void check_product(const Problem& p, const float* out) {
 }
 
 TEST(every_isa_and_format_multiplies_within_the_bound) {
-  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
-    const bool quantized = format == WeightFormat::int8 || format == WeightFormat::int4;
+  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
     for (const std::int64_t inner : {1, 2, 7, 8, 9, 15, 16, 17, 20, 31, 33, 64, 129, 513}) {
-      for (const std::int64_t group_size : {1, 3, 8, 16, 20, 128}) {
-        if (!quantized && group_size > 1) continue;
-        for (const std::int64_t tokens : {1, 2, 5}) {
-          const Problem p = make(format, tokens, 13, inner, group_size);
-          for (const Isa isa : test::supported_isas()) {
-            test::Guarded out(static_cast<std::size_t>(tokens * 13));
-            gemm(p.args(out.data()), select_gemm_tile(format, isa));
-            CHECK(out.intact());
-            check_product(p, out.data());
-          }
+      for (const std::int64_t tokens : {1, 2, 5}) {
+        const Problem p = make(format, tokens, 13, inner);
+        for (const Isa isa : test::supported_isas()) {
+          test::Guarded out(static_cast<std::size_t>(tokens * 13));
+          gemm(p.args(out.data()), select_gemm_tile(format, isa));
+          CHECK(out.intact());
+          check_product(p, out.data());
         }
       }
     }
@@ -116,7 +88,7 @@ TEST(every_isa_and_format_multiplies_within_the_bound) {
 }
 
 TEST(rows_do_not_depend_on_batch_or_threads) {
-  const Problem p = make(WeightFormat::int4, 70, 101, 300, 32);
+  const Problem p = make(WeightFormat::bf16, 70, 101, 300);
   for (const Isa isa : test::supported_isas()) {
     const GemmTile tile = select_gemm_tile(p.format, isa);
     set_num_threads(1);
@@ -142,9 +114,9 @@ TEST(rows_do_not_depend_on_batch_or_threads) {
 
 TEST(nothing_to_do_is_done) {
   for (const Isa isa : test::supported_isas()) {
-    const Problem none = make(WeightFormat::f32, 0, 4, 8, 1);
+    const Problem none = make(WeightFormat::f32, 0, 4, 8);
     gemm(none.args(nullptr), select_gemm_tile(none.format, isa));
-    const Problem empty = make(WeightFormat::f32, 3, 4, 0, 1);
+    const Problem empty = make(WeightFormat::f32, 3, 4, 0);
     test::Guarded out(12);
     gemm(empty.args(out.data()), select_gemm_tile(empty.format, isa));
     CHECK(out.intact());

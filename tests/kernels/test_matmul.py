@@ -19,19 +19,6 @@ from tusi.kernels import reference
 # Widths around and between the vector lengths (8, 16), the widening buffer of the portable path (512) and its ends.
 INNER = [1, 7, 8, 20, 128, 513]
 ROWS = 31
-GROUP_SIZES = [1, 3, 16, 20, 128, 4096]
-
-
-def int8_weight(rows: int, inner: int, group_size: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    rng = np.random.default_rng((rows, inner, group_size))
-    qweight = rng.integers(-128, 128, (rows, inner)).astype(np.int8)
-    return qweight, rng.uniform(0.001, 0.02, (rows, -(-inner // group_size))).astype(np.float32)
-
-
-def int4_weight(rows: int, inner: int, group_size: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    rng = np.random.default_rng((rows, inner, group_size))
-    qweight = rng.integers(0, 256, (rows, -(-inner // 2))).astype(np.uint8)
-    return qweight, rng.uniform(0.01, 0.3, (rows, -(-inner // group_size))).astype(np.float32)
 
 
 def assert_product(actual: NDArray[np.float32], x_TK: NDArray[np.float32], weight_NK: NDArray[np.float32]) -> None:
@@ -58,32 +45,10 @@ def test_float_products_equal_the_reference(isa: str, tokens: int, inner: int) -
     assert_product(kernels.gemm_bf16(x_TK, bits_NK, isa=isa), x_TK, reference.bf16_to_f32(bits_NK))
 
 
-@each_isa
-@pytest.mark.parametrize("tokens", [0, 1, 3, 17])
-@pytest.mark.parametrize("inner", INNER)
-@pytest.mark.parametrize("group_size", GROUP_SIZES)
-def test_quantized_products_equal_the_dequantized_reference(isa: str, tokens: int, inner: int, group_size: int) -> None:
-    x_TK = normal(tokens, inner)
-    qweight_NK, scales_NG = int8_weight(ROWS, inner, group_size)
-    actual = kernels.gemm_int8(x_TK, qweight_NK, scales_NG, group_size, isa=isa)
-    assert_product(actual, x_TK, reference.dequantize(qweight_NK, scales_NG, group_size))
-    qweight_NB, scales_NG = int4_weight(ROWS, inner, group_size)
-    actual = kernels.gemm_int4(x_TK, qweight_NB, scales_NG, group_size, isa=isa)
-    assert_product(actual, x_TK, reference.dequantize(reference.unpack_int4(qweight_NB, inner), scales_NG, group_size))
-
-
 def test_no_columns_give_zeros() -> None:
     for isa in kernels.supported_isas():
         out = kernels.gemm_f32(normal(3, 0), normal(5, 0), isa=isa)
         np.testing.assert_array_equal(out, np.zeros((3, 5), np.float32))
-
-
-def test_each_nibble_lies_where_the_format_says() -> None:
-    # Bytes 0x21, 0x43: columns 1-8, 2-8, 3-8, 4-8.
-    qweight_NB = np.array([[0x21, 0x43]], np.uint8)
-    for isa in kernels.supported_isas():
-        columns = kernels.gemm_int4(np.eye(4, dtype=np.float32), qweight_NB, np.ones((1, 1), np.float32), 4, isa=isa)
-        np.testing.assert_array_equal(columns[:, 0], [-7, -6, -5, -4])
 
 
 @each_isa
@@ -91,24 +56,18 @@ def test_a_row_is_the_same_alone_and_in_any_batch_on_any_threads(isa: str) -> No
     inner, rows = 300, 200
     x_TK = normal(max(TOKENS), inner)
     bits_NK = reference.f32_to_bf16(normal(rows, inner, seed=1))
-    qweight_NB, scales_NG = int4_weight(rows, inner, 32)
     before = kernels.num_threads()
     try:
         results = []
         for threads in (1, 2, 5):
             kernels.set_num_threads(threads)
             bf16 = kernels.gemm_bf16(x_TK, bits_NK, isa=isa)
-            int4 = kernels.gemm_int4(x_TK, qweight_NB, scales_NG, 32, isa=isa)
-            results.append((bf16, int4))
+            results.append(bf16)
             for begin, end in ((0, 1), (5, 7), (13, 30)):
                 part = x_TK[begin:end]
                 np.testing.assert_array_equal(kernels.gemm_bf16(part, bits_NK, isa=isa), bf16[begin:end])
-                np.testing.assert_array_equal(
-                    kernels.gemm_int4(part, qweight_NB, scales_NG, 32, isa=isa), int4[begin:end]
-                )
-        for bf16, int4 in results[1:]:
-            np.testing.assert_array_equal(bf16, results[0][0])
-            np.testing.assert_array_equal(int4, results[0][1])
+        for bf16 in results[1:]:
+            np.testing.assert_array_equal(bf16, results[0])
     finally:
         kernels.set_num_threads(before)
 
@@ -116,13 +75,9 @@ def test_a_row_is_the_same_alone_and_in_any_batch_on_any_threads(isa: str) -> No
 def products() -> list[Any]:
     x_TK = normal(3, 20)
     float_out = np.empty((3, 6), np.float32)
-    q8, s8 = int8_weight(6, 20, 8)
-    q4, s4 = int4_weight(6, 20, 8)
     return [
         (kernels.gemm_f32, {"x_TK": x_TK, "weight_NK": normal(6, 20), "out": float_out}),
         (kernels.gemm_bf16, {"x_TK": x_TK, "weight_NK": reference.f32_to_bf16(normal(6, 20)), "out": float_out}),
-        (kernels.gemm_int8, {"x_TK": x_TK, "qweight_NK": q8, "scales_NG": s8, "group_size": 8, "out": float_out}),
-        (kernels.gemm_int4, {"x_TK": x_TK, "qweight_NB": q4, "scales_NG": s4, "group_size": 8, "out": float_out}),
     ]
 
 
@@ -132,14 +87,10 @@ def test_bad_arrays_are_refused(op: Any, good: dict[str, Any]) -> None:
     assert op(**good) is good["out"]
 
 
-def test_group_size_isa_and_overlap_are_checked() -> None:
-    _, good = products()[3]
-    with pytest.raises(ValueError, match="group_size is 0"):
-        kernels.gemm_int4(**{**good, "group_size": 0})
-    with pytest.raises(ValueError, match=r"scales_NG has shape \(6, 3\); expected \(6, 2\)"):
-        kernels.gemm_int4(**{**good, "group_size": 16})
+def test_isa_and_overlap_are_checked() -> None:
+    _, good = products()[0]
     with pytest.raises(ValueError, match="isa is 'sse'; expected generic, avx2, avx512"):
-        kernels.gemm_int4(**good, isa="sse")
+        kernels.gemm_f32(**good, isa="sse")
     square = normal(4, 4)
     with pytest.raises(ValueError, match="out shares memory with x_TK"):
         kernels.gemm_f32(square, normal(4, 4), out=square)

@@ -32,7 +32,7 @@ from tusi.kernels.elementwise import (
     topk_softmax,
 )
 from tusi.kernels.experts import Experts, Pool, moe
-from tusi.kernels.matmul import bf16_to_f32, f32_to_bf16, gemm_bf16, gemm_f32, gemm_int4, gemm_int8
+from tusi.kernels.matmul import bf16_to_f32, f32_to_bf16, gemm_bf16, gemm_f32
 from tusi.kernels.packed import (
     pack_codes,
     packed_rows,
@@ -61,8 +61,6 @@ __all__ = [
     "gelu",
     "gemm_bf16",
     "gemm_f32",
-    "gemm_int4",
-    "gemm_int8",
     "isa",
     "layer_norm",
     "moe",

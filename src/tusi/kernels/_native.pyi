@@ -17,22 +17,6 @@ def f32_to_bf16(values: NDArray[Any], out: NDArray[Any]) -> None: ...
 def gelu(x: NDArray[Any], out: NDArray[Any]) -> None: ...
 def gemm_bf16(x_TK: NDArray[Any], weight_NK: NDArray[Any], out: NDArray[Any], isa: str | None = None) -> None: ...
 def gemm_f32(x_TK: NDArray[Any], weight_NK: NDArray[Any], out: NDArray[Any], isa: str | None = None) -> None: ...
-def gemm_int4(
-    x_TK: NDArray[Any],
-    qweight_NB: NDArray[Any],
-    scales_NG: NDArray[Any],
-    group_size: int,
-    out: NDArray[Any],
-    isa: str | None = None,
-) -> None: ...
-def gemm_int8(
-    x_TK: NDArray[Any],
-    qweight_NK: NDArray[Any],
-    scales_NG: NDArray[Any],
-    group_size: int,
-    out: NDArray[Any],
-    isa: str | None = None,
-) -> None: ...
 def moe(
     x_TD: NDArray[Any],
     out: NDArray[Any],

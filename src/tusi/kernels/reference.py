@@ -35,19 +35,6 @@ def f32_to_bf16(values: F32) -> U16:
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
-def unpack_int4(qweight_NB: U8, k: int) -> I8:
-    """[N, ceil(K/2)] bytes to [N, K] values in -8..7. The low nibble is the even column; stored plus 8."""
-    low = (qweight_NB & 0x0F).astype(np.int8) - 8
-    high = (qweight_NB >> 4).astype(np.int8) - 8
-    return np.stack([low, high], axis=-1).reshape(len(qweight_NB), -1)[:, :k]
-
-
-def dequantize(q_NK: I8, scales_NG: F32, group_size: int) -> F32:
-    """q times the scale of its group; the last group of a row may be short."""
-    k = q_NK.shape[1]
-    return q_NK.astype(np.float32) * np.repeat(scales_NG, group_size, axis=1)[:, :k]
-
-
 def gemm_f32(x_TK: F32, weight_NK: F32) -> F32:
     """x @ weight.T"""
     return x_TK @ weight_NK.T
@@ -56,16 +43,6 @@ def gemm_f32(x_TK: F32, weight_NK: F32) -> F32:
 def gemm_bf16(x_TK: F32, weight_NK: U16) -> F32:
     """x @ weight.T with bfloat16 weights, float32 activations and sums."""
     return gemm_f32(x_TK, bf16_to_f32(weight_NK))
-
-
-def gemm_int8(x_TK: F32, qweight_NK: I8, scales_NG: F32, group_size: int) -> F32:
-    """x @ dequantize(qweight).T (W8A16: activations stay float32)."""
-    return gemm_f32(x_TK, dequantize(qweight_NK, scales_NG, group_size))
-
-
-def gemm_int4(x_TK: F32, qweight_NB: U8, scales_NG: F32, group_size: int) -> F32:
-    """x @ dequantize(unpack_int4(qweight)).T (W4A16)."""
-    return gemm_int8(x_TK, unpack_int4(qweight_NB, x_TK.shape[1]), scales_NG, group_size)
 
 
 def rms_norm(x_TD: F32, weight_D: F32, eps: float) -> F32:
