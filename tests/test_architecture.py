@@ -36,17 +36,6 @@ def test_module_says_what_it_owns_and_functions_stay_short(path: Path) -> None:
             assert length <= MAX_FUNCTION_LINES, f"{relative(path)}:{node.lineno} {node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=relative)
-def test_public_names_are_sorted(path: Path) -> None:
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        is_all = isinstance(node, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets
-        )
-        if is_all:
-            names = ast.literal_eval(node.value)
-            assert names == sorted(names)
-
-
 def test_the_environment_is_read_in_one_place() -> None:
     readers = [relative(p) for p in MODULES if "os.environ" in p.read_text(encoding="utf-8")]
     assert readers == ["src/tusi/core/env.py"]

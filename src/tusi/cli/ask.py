@@ -80,7 +80,6 @@ def ask(
     _refuse_options_without_use(media, fps=fps, max_frames=max_frames, max_pixels=max_pixels)
     files = OutputFiles(trace=trace, draw=draw, story=story, font=font)
     files.check(_images(media))
-    kwargs = {"fps": fps, "max_frames": max_frames, "image_max_pixels": max_pixels}
     answer_options = AnswerOptions(
         max_tokens=max_tokens,
         temperature=temperature,
@@ -88,7 +87,7 @@ def ask(
         thinking=thinking,
         thinking_budget=thinking_budget,
         json_schema=None if json_schema is None else read_schema(json_schema),
-        mm_processor_kwargs={name: value for name, value in kwargs.items() if value is not None},
+        mm_processor_kwargs=_given(fps=fps, max_frames=max_frames, image_max_pixels=max_pixels),
         show_thoughts=thoughts,
     )
     model_options = ModelOptions(
@@ -107,6 +106,11 @@ def ask(
     if as_json:
         print(json.dumps(as_json_object(backend, result, _images(media), limits), ensure_ascii=False, indent=2))
     _finish(result, remarks(result) + files.write(result, _images(media), limits), wants_summary=not as_json)
+
+
+def _given(**options: object) -> dict[str, object]:
+    """Those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _finish(result: Answer, lines: list[str], *, wants_summary: bool) -> None:
