@@ -47,14 +47,14 @@ def main() -> None:
     parser.add_argument("--memory", choices=("anonymous", "mmap"), default="anonymous")
     parser.add_argument("--prepare", action="store_true", help="write the folder, measure nothing")
     parser.add_argument("--keep", action="store_true")
-    parser.add_argument("options", nargs="*")
-    options = parser.parse_args()
+    own, _, passed_on = " ".join(sys.argv[1:]).partition(" -- ")
+    options = parser.parse_args(own.split())
     if not options.folder.exists():
         write(options.folder, options.shape, options.format)
     if options.prepare:
         return
     program = [sys.executable, "-c", "import sys; from tusi.cli.main import main; sys.exit(main())"]
-    bench = ["bench", str(options.folder), "--weight-memory", options.memory, *options.options]
+    bench = ["bench", str(options.folder), "--weight-memory", options.memory, *passed_on.split()]
     subprocess.run([*program, *bench], check=True)
     if not options.keep:
         shutil.rmtree(options.folder)

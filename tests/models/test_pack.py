@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from tusi.core.errors import CheckpointError, ConfigError
 from tusi.core.types import WeightFormat
 from tusi.engine.config import EngineConfig
 from tusi.models import pack
+from tusi.models.memory_estimate import estimate_memory
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
-from tusi.models.pack import find_packed, load_packed, pack_checkpoint, packed_path
-from tusi.models.packed_file import WeightMemory
+from tusi.models.pack import find_packed, load_packed, pack_checkpoint, packed_path, write_packed
+from tusi.models.packed_file import PackedFile, WeightMemory
 from tusi.models.quantize import quantize_checkpoint
-from tusi.models.random_checkpoint import tiny_config, write_random_checkpoint
+from tusi.models.random_checkpoint import tiny_config, with_layers, write_random_checkpoint
+from tusi.models.random_weights import RandomParameters
+from tusi.models.shapes import named_shape
 from tusi.quant.weights import StackedWeight
 
 ENGINE = EngineConfig(max_model_len=256)
@@ -172,9 +176,22 @@ def test_mapping_needs_a_packed_file_and_counts_no_weights(folder: Path, monkeyp
     load_weights(folder, dtype="int8", engine_config=ENGINE, weight_memory="anonymous")
 
 
-def _needed_without_weights() -> int:
-    from tusi.models.memory_estimate import estimate_memory
+@pytest.mark.parametrize("weight_format", FORMATS)
+def test_the_estimate_is_exact(tmp_path: Path, weight_format: WeightFormat) -> None:
+    """`tusi fit` counts every byte of the arrays that are loaded, on a shape whose matrices need no padding."""
+    config = named_shape("small")
+    text = with_layers(config.text_config, 2)
+    config = replace(config, text_config=text)
+    path = tmp_path / "small.packed"
+    write_packed(path, {"format": weight_format}, config, RandomParameters(config, weight_format))
+    entries = PackedFile(path).entries.values()
+    held = sum(
+        math.prod(shape) * np.dtype(dtype).itemsize for entry in entries for dtype, shape, _ in entry.arrays.values()
+    )
+    assert held == estimate_memory(config, weight_format, context=1).weights_total
 
+
+def _needed_without_weights() -> int:
     config = tiny_config()
     return estimate_memory(config, "int8", context=0, batched_tokens=1024).fixed_without_weights + (
         2 * 2 * 2 * 16 * 2 * 256
