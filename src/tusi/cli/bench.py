@@ -143,7 +143,7 @@ def _print(report: Report) -> None:
         f"{report.subject}, {report.weight_format}: weights {size_text(report.weight_bytes)}, cache of "
         f"{report.context} tokens {size_text(report.kv_cache_bytes)}; ready after {report.load_seconds:.1f} s"
     )
-    peaks = ", ".join(f"{unit} {rates.median:.0f}" for unit, rates in report.peaks.by_unit.items())
+    peaks = ", ".join(f"{unit} {rates.high:.0f}" for unit, rates in report.peaks.by_unit.items())
     print(f"{kernels.isa()}, {kernels.num_threads()} threads; peaks in GMAC/s: {peaks}\n")
     if report.text:
         stdout_console().print(_text_table(report))
