@@ -61,8 +61,7 @@ def ask(
 ) -> None:
     """Ask one question about pictures and videos.
 
-    The answer goes to standard output; thoughts, tool calls and remarks go to standard error. Exit code 1 if there is
-    no answer.
+    The answer goes to standard output, all else to standard error. Exit code 1 if there is no answer.
 
     \b
     Examples:
