@@ -132,6 +132,14 @@ def until(page: Any, expression: str, seconds: float = 20.0) -> None:
         page.wait_for_timeout(10)
 
 
+def shows(page: Any, read: Callable[[], object], expected: object, seconds: float = 20.0) -> None:
+    """Wait until what is read from the page is what is expected: the page draws when it gets to it."""
+    end = time.monotonic() + seconds
+    while (found := read()) != expected:
+        assert time.monotonic() < end, f"{found!r} never became {expected!r}"
+        page.wait_for_timeout(10)
+
+
 def pixels_of(element: Any) -> np.ndarray:
     """What of an element is seen."""
     return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("RGB")).astype(int)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fixtures.http_server import Running, running, wait_until
 from tests.fixtures.videos import make_video
-from tests.server.web.conftest import TOOLS, answered, ask, attach, until
+from tests.server.web.conftest import TOOLS, answered, ask, attach, shows, until
 from tests.server.web.story import StoryBackend
 from tusi.server.config import ServerConfig
 
@@ -148,17 +148,18 @@ def test_a_file_that_is_no_export_is_refused(site: Running, open_page: OpenPage,
 
 def test_conversations_are_kept_apart_and_deleted_with_a_way_back(site: Running, open_page: OpenPage) -> None:
     page = open_page(site)
+    listed = page.locator(".chat").all_inner_texts
     for text in ("first", "second"):
         page.get_by_role("button", name="New conversation", exact=True).first.click()
         ask(page, text)
         answered(page)
-    assert page.locator(".chat").all_inner_texts() == ["second", "first"]
+    shows(page, listed, ["second", "first"])
     page.locator(".chat", has_text="first").click()
-    assert texts(page) == ["first", "You said: first."]
+    shows(page, lambda: texts(page), ["first", "You said: first."])
     page.locator(".chats li.is-current").get_by_role("button", name="Delete").click()
-    assert page.locator(".chat").all_inner_texts() == ["second"]
+    shows(page, listed, ["second"])
     page.get_by_role("button", name="Undo").click()
-    until(page, "document.querySelectorAll('.chat').length === 2")
+    shows(page, lambda: len(listed()), 2)
 
 
 def test_a_deletion_is_final_once_nobody_takes_it_back(site: Running, open_page: OpenPage, fields: Path) -> None:

@@ -65,7 +65,10 @@ export class Chat {
 
   async newConversation() {
     const blank = this.current !== null && !this.conversations.has(this.current.conversation.id);
-    await this.openConversation(blank ? this.current.conversation.id : newId());
+    const id = blank ? this.current.conversation.id : newId();
+    // Nothing is kept under a new id: whoever types at once must not be overtaken by a look into the store.
+    if (!blank) this.#open.set(id, opened(emptyConversation(id), [], []));
+    await this.openConversation(id);
   }
 
   async rename(id, title) {
@@ -293,16 +296,10 @@ export class Chat {
   async #load(id) {
     const known = this.#open.get(id);
     if (known) return known;
-    const conversation = this.conversations.get(id) ?? {
-      id, title: "", isNamed: false, created: Date.now(), updated: Date.now(), selected: {}, draftMedia: [], deleted: false,
-    };
+    const conversation = this.conversations.get(id) ?? emptyConversation(id);
     const [nodes, media] = await Promise.all(["nodes", "media"].map((name) => this.store.ofConversation(name, id)));
     for (const node of nodes) this.#wake(node);
-    const open = {
-      conversation,
-      tree: new Tree(nodes, conversation.selected),
-      media: new Map(media.map((record) => [record.id, record])),
-    };
+    const open = opened(conversation, nodes, media);
     this.#open.set(id, open);
     return open;
   }
@@ -355,6 +352,16 @@ export class Chat {
     const path = this.current.tree.path();
     return path.length ? path[path.length - 1].id : null;
   }
+}
+
+function emptyConversation(id) {
+  const now = Date.now();
+  return { id, title: "", isNamed: false, created: now, updated: now, selected: {}, draftMedia: [], deleted: false };
+}
+
+function opened(conversation, nodes, media) {
+  const byId = new Map(media.map((record) => [record.id, record]));
+  return { conversation, tree: new Tree(nodes, conversation.selected), media: byId };
 }
 
 function tab() {
