@@ -47,7 +47,7 @@ REQUIREMENTS: tuple[tuple[str, str, str], ...] = (
 BANDWIDTH_BYTES = 512 * 2**20
 BANDWIDTH_ROUNDS = 25
 LOW_DISK_BYTES = 80 * 10**9
-LOW_MEMORY_BYTES = 22 * 10**9
+LOW_MEMORY_BYTES = 185 * 10**8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def _memory() -> Iterator[Finding]:
         name="memory",
         value=f"{available} free of {total}{limit}",
         level="note" if small else "ok",
-        advice="the 28 B model needs about 22 GB in int4; see `tusi fit`" if small else "",
+        advice="the 28 B model needs about 18.5 GB in int4; see `tusi fit`" if small else "",
     )
     policy = machine.huge_pages()
     yield Finding(
