@@ -13,32 +13,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tusi.models.random_checkpoint import TINY_TEXT, tiny_config, write_random_checkpoint
+from tusi.models.random_checkpoint import tiny_config, write_random_checkpoint
+from tusi.models.shapes import SMALL_TEXT
 
-SMALL_TEXT = replace(
-    TINY_TEXT,
-    vocab_size=8192,
-    hidden_size=512,
-    intermediate_size=1024,
-    num_hidden_layers=8,
-    num_attention_heads=8,
-    num_key_value_heads=2,
-    head_dim=64,
-    mrope_section=(12, 12, 8),
-    moe_num_experts=16,
-    moe_intermediate_size=(256, 128),
-    moe_k=4,
-    moe_num_shared_experts=1,
-    mlp_layer_types=("dense", *["sparse"] * 7),
-)
-"""Hidden 512, 8 layers, 16 experts of 256, 4 a token, one shared: small, and yet a model's mixture of work."""
+SERVED_TEXT = replace(SMALL_TEXT, mlp_layer_types=("dense", *SMALL_TEXT.mlp_layer_types[1:]))
+"""The small shape with a dense first layer, as the published models have one."""
 
 
 def model_path(name: str, folder: Path) -> str:
     """A model to serve: `small` is written into the folder, everything else is a name or path as it stands."""
     if name != "small":
         return name
-    return str(write_random_checkpoint(folder / "small", config=tiny_config(text=SMALL_TEXT)))
+    return str(write_random_checkpoint(folder / "small", config=tiny_config(text=SERVED_TEXT)))
 
 
 @dataclass(frozen=True)

@@ -21,26 +21,8 @@ from tusi import kernels
 from tusi.backends.llm import LLM
 from tusi.backends.local.engine_thread import EngineThread
 from tusi.engine.sampling_params import SamplingParams
-from tusi.models.config import Ernie4_5_VLMoeTextConfig, MlpLayerType
 from tusi.models.random_checkpoint import tiny_config, write_random_checkpoint
-
-LAYERS: list[MlpLayerType] = ["sparse"] * 8
-SMALL_TEXT = Ernie4_5_VLMoeTextConfig(
-    vocab_size=8192,
-    hidden_size=512,
-    intermediate_size=1024,
-    num_hidden_layers=len(LAYERS),
-    num_attention_heads=8,
-    num_key_value_heads=2,
-    head_dim=64,
-    max_position_embeddings=8192,
-    mrope_section=(12, 12, 8),
-    moe_num_experts=16,
-    moe_intermediate_size=(256, 128),
-    moe_k=4,
-    moe_num_shared_experts=1,
-    mlp_layer_types=tuple(LAYERS),
-)
+from tusi.models.shapes import SMALL_TEXT
 
 
 def checkpoint() -> Path:

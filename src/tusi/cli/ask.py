@@ -18,7 +18,7 @@ from tusi.cli.answering import Answer, answer, remarks, summary
 from tusi.cli.drawing import shapes_as_json
 from tusi.cli.media import split_arguments
 from tusi.cli.output_files import OutputFiles
-from tusi.cli.session import AnswerOptions, ModelOptions, make_request, opened_backend, read_schema
+from tusi.cli.session import AnswerOptions, ModelOptions, make_request, media_kwargs, opened_backend, read_schema
 from tusi.cli.tools import ToolChoice
 from tusi.cli.writer import AnswerWriter, describe_result
 from tusi.core.errors import RequestError
@@ -86,7 +86,7 @@ def ask(
         thinking=thinking,
         thinking_budget=thinking_budget,
         json_schema=None if json_schema is None else read_schema(json_schema),
-        mm_processor_kwargs=_given(fps=fps, max_frames=max_frames, image_max_pixels=max_pixels),
+        mm_processor_kwargs=media_kwargs(fps, max_frames, max_pixels),
         show_thoughts=thoughts,
     )
     model_options = ModelOptions(
@@ -105,11 +105,6 @@ def ask(
     if as_json:
         print(json.dumps(as_json_object(backend, result, _images(media), limits), ensure_ascii=False, indent=2))
     _finish(result, remarks(result) + files.write(result, _images(media), limits), wants_summary=not as_json)
-
-
-def _given(**options: object) -> dict[str, object]:
-    """Those that are not None."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _finish(result: Answer, lines: list[str], *, wants_summary: bool) -> None:

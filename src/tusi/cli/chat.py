@@ -12,7 +12,7 @@ from tusi.chat.messages import ImagePart, VideoPart
 from tusi.cli import options
 from tusi.cli.answering import answer, append_trace, check_trace_file, remarks, summary
 from tusi.cli.conversation import Conversation, describe, split_line
-from tusi.cli.session import AnswerOptions, ModelOptions, make_request, opened_backend
+from tusi.cli.session import AnswerOptions, ModelOptions, make_request, media_kwargs, opened_backend
 from tusi.cli.tools import ToolChoice
 from tusi.cli.writer import AnswerWriter
 from tusi.core.errors import EngineError, TusiError
@@ -63,14 +63,13 @@ def chat(
     choice = ToolChoice.of(tools, limits, index=index, image_search_url=image_search_url, mcp=mcp)
     if trace is not None:
         check_trace_file(trace)
-    kwargs = {"fps": fps, "max_frames": max_frames, "image_max_pixels": max_pixels}
     answer_options = AnswerOptions(
         max_tokens=max_tokens,
         temperature=temperature,
         seed=seed,
         thinking=thinking,
         thinking_budget=thinking_budget,
-        mm_processor_kwargs={name: value for name, value in kwargs.items() if value is not None},
+        mm_processor_kwargs=media_kwargs(fps, max_frames, max_pixels),
         show_thoughts=thoughts,
     )
     model_options = ModelOptions(

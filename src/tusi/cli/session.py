@@ -147,6 +147,12 @@ def _engine_config(options: ModelOptions) -> EngineConfig:
     return replace(options.engine_config or EngineConfig(), kv_cache_dtype=options.kv_cache_dtype)
 
 
+def media_kwargs(fps: float | None, max_frames: int | None, max_pixels: int | None) -> dict[str, Any]:
+    """mm_processor_kwargs of the options that were given."""
+    options = {"fps": fps, "max_frames": max_frames, "image_max_pixels": max_pixels}
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def make_request(backend: Backend, messages: tuple[Any, ...], options: AnswerOptions) -> ChatRequest:
     """A request with the model's own sampling settings, changed where the user said so. Raises RequestError."""
     # A local model has settings of its own (generation_config.json); other backends apply theirs themselves.

@@ -91,13 +91,9 @@ class ResponseFormat(Body):
     json_schema: JsonSchemaFormat | None = None
 
 
-class GenerationRequest(Body):
-    """What chat and text completions have in common. Null means not given, as with OpenAI."""
+class SamplingFields(Body):
+    """What means the same in every request that asks for words. Null means not given, as with OpenAI."""
 
-    refused: ClassVar[RefusedFields] = REFUSED_FIELDS
-
-    model: str | None = None
-    n: int | None = Field(None, ge=1, le=128)
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -107,14 +103,23 @@ class GenerationRequest(Body):
     frequency_penalty: float | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
+    ignore_eos: bool | None = None
+    thinking_budget: int | None = None
+
+
+class GenerationRequest(SamplingFields):
+    """What chat and text completions have in common."""
+
+    refused: ClassVar[RefusedFields] = REFUSED_FIELDS
+
+    model: str | None = None
+    n: int | None = Field(None, ge=1, le=128)
     stop_token_ids: list[int] | None = None
     include_stop_str_in_output: bool | None = None
-    ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
     logit_bias: dict[str, float] | None = None
-    thinking_budget: int | None = None
     reasoning_max_tokens: int | None = Field(None, description="another name of thinking_budget")
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None

@@ -21,9 +21,9 @@ from tusi.server.files import page_of
 from tusi.server.generation import Generator, Job
 from tusi.server.responses.form import ResponseFormat
 from tusi.server.responses.items import items_to_messages, read_items
-from tusi.server.responses.schema import INCLUDABLE, SAMPLING_FIELDS, ResponsesRequest
+from tusi.server.responses.schema import INCLUDABLE, ResponsesRequest
 from tusi.server.sampling import merged_kwargs, sampling_params, template_kwargs
-from tusi.server.schema import ChatCompletionRequest
+from tusi.server.schema import ChatCompletionRequest, SamplingFields
 from tusi.server.server_tools import Offer
 from tusi.server.state.responses import ResponseStore, StoredResponse
 
@@ -143,7 +143,7 @@ def _messages(
 
 def _as_chat(body: ResponsesRequest) -> ChatCompletionRequest:
     """The fields that mean the same in a chat completion. Raises RequestError."""
-    given = {name: getattr(body, name) for name in SAMPLING_FIELDS}
+    given = {name: getattr(body, name) for name in SamplingFields.model_fields}
     unknown = [name for name in body.include or () if name not in INCLUDABLE]
     if unknown:
         raise RequestError(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tusi.server.schema import Body, sorted_out
+from tusi.server.schema import Body, SamplingFields, sorted_out
 
 # field -> (the values that ask for nothing, why others are refused and what to do)
 _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {
@@ -63,7 +63,7 @@ class ResponseStreamOptions(Body):
     include_obfuscation: bool | None = None
 
 
-class ResponsesRequest(Body):
+class ResponsesRequest(SamplingFields):
     """Body of POST /v1/responses. input and tools are read by the modules that make messages and tools of them."""
 
     model: str | None = None
@@ -82,18 +82,7 @@ class ResponsesRequest(Body):
     max_turns: int | None = Field(None, ge=1)
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    ignore_eos: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    thinking_budget: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     mm_processor_kwargs: dict[str, Any] | None = None
     metadata: dict[str, str] | None = None
@@ -106,19 +95,3 @@ class ResponsesRequest(Body):
             return data
         metadata = data.get("metadata")
         return sorted_out(data, _REFUSED) | ({"metadata": metadata} if metadata is not None else {})
-
-
-SAMPLING_FIELDS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "ignore_eos",
-    "thinking_budget",
-)
-"""Those that mean what they mean in a chat completion."""
