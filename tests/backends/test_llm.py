@@ -28,6 +28,13 @@ def llm(tiny_folder: Path) -> Iterator[LLM]:
         yield made
 
 
+def test_where_weights_lie_and_what_products_do_is_passed_on(tiny_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="tusi pack"):
+        LLM(tiny_folder, weight_memory="mmap")
+    with pytest.raises(ConfigError, match="only products over integer weights"):
+        LLM(tiny_folder, dtype="fp32", activations="int8")
+
+
 def test_one_conversation_gives_a_list_of_one(llm: LLM) -> None:
     [output] = llm.chat(say("Hi"), SamplingParams(temperature=0.0, max_tokens=12, logprobs=2))
     [completion] = output.outputs

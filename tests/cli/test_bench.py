@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from typing import NoReturn
 
 import pytest
 
 from tests.cli.conftest import Run
 from tusi.bench import ceilings
+from tusi.bench.subject import Subject
+from tusi.core.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +40,19 @@ def test_json_holds_the_same(run: Run) -> None:
     assert report["machine"]["threads"] >= 1
 
 
+def test_activations_are_those_that_were_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def measure(subject: Subject, *rest: object, **more: object) -> NoReturn:
+        seen.append(subject.model.language_model.layers[0].self_attn.qkv_proj.activations)
+        raise ConfigError("enough seen")
+
+    monkeypatch.setattr("tusi.cli.bench.measure", measure)
+    for options in ((), ("--activations", "float32")):
+        run(*ARGS, *options)
+    assert seen == ["int8", "float32"]
+
+
 def test_nothing_but_what_is_asked_for(run: Run) -> None:
     code, out, _ = run(*ARGS[:-1], "none", "--sequences", "none", "--image", "none")
     assert code == 0
@@ -51,6 +67,8 @@ def test_nothing_but_what_is_asked_for(run: Run) -> None:
         (("--sequences", "0"), "expected whole numbers"),
         (("--prompts", "a"), "--prompts is 'a'"),
         (("--image", "big"), "expected WIDTHxHEIGHT"),
+        (("--shape", "tiny", "--weight-memory", "mmap"), "random ones are made in memory"),
+        (("--shape", "tiny", "--format", "bf16", "--activations", "int8"), "the weights are bf16"),
     ],
 )
 def test_wrong_usage_says_what_to_do(run: Run, args: tuple[str, ...], message: str) -> None:

@@ -45,7 +45,7 @@ def test_one_model_is_in_memory_at_a_time(run: Run, tiny_model: Path, monkeypatc
     alive: list[int] = []
     load = TeacherForced.__init__
 
-    def watched(self: TeacherForced, name: str, dtype: WeightFormatChoice) -> None:
+    def watched(self: TeacherForced, name: str, dtype: WeightFormatChoice, *more: object) -> None:
         gc.collect()
         alive.append(sum(one() is not None for one in held))
         load(self, name, dtype)

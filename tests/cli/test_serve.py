@@ -43,7 +43,7 @@ def test_every_flag_arrives(run: Run, asked: dict[str, Any], tmp_path: Path) -> 
         "serve", "some/model", "--port", "0", "--api-key", "k", "--api-key", "l",
         "--served-model-name", "a", "--served-model-name", "b",
         "--max-model-len", "512", "--max-num-seqs", "3", "--max-num-batched-tokens", "64", "--dtype", "int8",
-        "--kv-cache-dtype", "float32",
+        "--kv-cache-dtype", "float32", "--weight-memory", "mmap", "--activations", "float32",
         "--max-requests", "9", "--replicas", "2", "--mm-processor-kwargs", '{"fps": 1}',
         "--limit-mm-per-prompt", '{"image": 2, "video": 0}',
         "--allowed-local-media-path", str(tmp_path), "--allowed-media-domains", "example.com",
@@ -57,6 +57,7 @@ def test_every_flag_arrives(run: Run, asked: dict[str, Any], tmp_path: Path) -> 
     engine, limits = options.engine_config, options.media_limits
     assert (asked["name"], options.dtype, options.max_model_len) == ("some/model", "int8", 512)
     assert options.kv_cache_dtype == "float32"
+    assert (options.weight_memory, options.activations) == ("mmap", "float32")
     assert (engine.max_num_seqs, engine.max_num_batched_tokens) == (3, 64)
     assert (limits.max_images, limits.max_videos, limits.allowed_domains) == (2, 0, ("example.com",))
     assert (limits.allow_local_files, limits.allowed_local_path) == (True, str(tmp_path))

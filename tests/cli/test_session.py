@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import io
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.cli.conftest import Run
 from tusi.backends.fake import FakeBackend
+from tusi.backends.local.backend import LocalBackend
 from tusi.chat.messages import Message, TextPart
 from tusi.cli import session
 from tusi.cli.session import AnswerOptions, ModelOptions, make_request
 from tusi.core.errors import ConfigError
 from tusi.engine.sampling_params import SamplingParams
+from tusi.models.pack import pack_checkpoint
+from tusi.models.random_checkpoint import write_random_checkpoint
 
 MESSAGES = (Message(role="user", content=(TextPart("Hi"),)),)
 
@@ -55,6 +63,53 @@ def test_the_engine_gets_the_dtype_of_its_cache(dtype: Any, caplog: pytest.LogCa
     with caplog.at_level("INFO", logger="tusi"):
         session.load_backend("random", ModelOptions(model="random", kv_cache_dtype=dtype)).close()
     assert f"KV blocks of 16 tokens ({dtype})" in caplog.text
+
+
+@pytest.mark.parametrize("command", [("ask", "Hi?"), ("chat",)])
+def test_ask_and_chat_pass_on_how_weights_lie(
+    command: tuple[str, ...], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ModelOptions] = []
+
+    def load(name: str, options: ModelOptions) -> FakeBackend:
+        seen.append(options)
+        return FakeBackend(["A."])
+
+    monkeypatch.setattr(session, "load_backend", load)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    run(*command, "--model", "some", "--weight-memory", "mmap", "--activations", "float32")
+    assert [(options.weight_memory, options.activations) for options in seen] == [("mmap", "float32")]
+
+
+@pytest.mark.parametrize("num_replicas", [None, 1])
+def test_what_cannot_be_honoured_is_refused(num_replicas: int | None) -> None:
+    with pytest.raises(ConfigError, match="Make it with `tusi pack"):
+        session.load_backend("random", ModelOptions(weight_memory="mmap", num_replicas=num_replicas))
+    with pytest.raises(ConfigError, match="only products over integer weights"):
+        session.load_backend("random", ModelOptions(activations="int8", num_replicas=num_replicas))
+
+
+def test_replicas_map_the_packed_file_and_take_activations_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_random_checkpoint(tmp_path / "model")
+    pack_checkpoint(folder, "int4")
+    begun: list[Callable[[], LocalBackend]] = []
+    monkeypatch.setattr(
+        "tusi.backends.replicas.backend.ReplicaBackend", lambda load, *rest, **more: begun.append(load) or FakeBackend()
+    )
+    options = ModelOptions(dtype="int4", num_replicas=2, weight_memory="mmap", activations="float32")
+    session.load_backend(str(folder), options)
+    models: list[Any] = []
+    monkeypatch.setattr(LocalBackend, "__init__", lambda self, frontend, model, *rest, **more: models.append(model))
+    pickle.loads(pickle.dumps(begun[0]))()  # as it reaches the process
+    head = models[0].lm_head
+    assert head.activations == "float32"
+    owner = head.codes
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    assert isinstance(owner, memoryview)
+    assert str(folder) in Path("/proc/self/maps").read_text()
 
 
 def test_random_is_loudly_called_noise(backend: FakeBackend, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from tusi.chat.messages import ImagePart, Message, VideoPart
 from tusi.chat.openai import parse_messages, parse_tools
 from tusi.core.errors import BackendUnavailable, RequestError
 from tusi.core.kv_dtype import KVCacheDtypeChoice
-from tusi.core.types import WeightFormatChoice
+from tusi.core.types import Activations, WeightFormatChoice, WeightMemory
 from tusi.engine.config import EngineConfig
 from tusi.engine.sampling_params import SamplingParams
 from tusi.models.embedded import default_model
@@ -40,7 +40,9 @@ class LLM:
     tusi-mini, which comes with the package. dtype: fp32, bf16,
     int8, int4, or auto: as stored if the checkpoint is quantised, else bf16. max_model_len None: the model's own, at
     most EngineConfig's default. The other limits are those of EngineConfig and MediaLimits. media_cache_bytes: pixel
-    data of media kept for reuse.
+    data of media kept for reuse. weight_memory: where weights packed by `tusi pack` lie, anonymous (read into huge
+    pages) or mmap (the file's pages, which processes share); None: TUSI_WEIGHT_MEMORY. activations: products over int4
+    and int8 weights round their input (int8, the default there) or take it as it is (float32).
 
     Use it in a `with` block, or call close(). Raises CheckpointError or ConfigError.
     """
@@ -61,6 +63,8 @@ class LLM:
         encoder_cache_tokens: int = EngineConfig().encoder_cache_tokens,
         media_limits: MediaLimits | None = None,
         media_cache_bytes: int | None = None,
+        weight_memory: WeightMemory | None = None,
+        activations: Activations | None = None,
     ) -> None:
         engine_config = EngineConfig(
             max_num_seqs=max_num_seqs,
@@ -79,6 +83,8 @@ class LLM:
             engine_config=engine_config,
             media_limits=media_limits,
             media_cache_bytes=media_cache_bytes,
+            weight_memory=weight_memory,
+            activations=activations,
         )
 
     @classmethod

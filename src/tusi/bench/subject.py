@@ -9,12 +9,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tusi.backends.local.loading import load_frontend, load_weights, media_token_ids, model_folder, require_memory
+from tusi.backends.local.loading import (
+    check_activations,
+    load_frontend,
+    load_weights,
+    media_token_ids,
+    model_folder,
+    require_memory,
+)
 from tusi.chat.tokenizer import load_tokenizer
-from tusi.core.types import WeightFormat, WeightFormatChoice
+from tusi.core.types import Activations, WeightFormat, WeightFormatChoice, WeightMemory
 from tusi.engine.config import EngineConfig
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
-from tusi.models.packed_file import WeightMemory
 from tusi.models.parameters import Progress
 from tusi.models.random_tokenizer import random_tokenizer_files
 from tusi.models.random_weights import random_model
@@ -39,6 +45,7 @@ def load_subject(
     dtype: WeightFormatChoice,
     engine_config: EngineConfig,
     weight_memory: WeightMemory | None = None,
+    activations: Activations | None = None,
     progress: Progress | None = None,
 ) -> Subject:
     """A folder or pulled model, from its packed file if it has one. Raises CheckpointError or ConfigError."""
@@ -46,19 +53,30 @@ def load_subject(
         begin = time.perf_counter()
         frontend = load_frontend(folder, name=name)
         model = load_weights(
-            folder, dtype=dtype, engine_config=engine_config, weight_memory=weight_memory, progress=progress
+            folder,
+            dtype=dtype,
+            engine_config=engine_config,
+            weight_memory=weight_memory,
+            activations=activations,
+            progress=progress,
         )
     return Subject(name=name, model=model, processor=frontend.processor, load_seconds=time.perf_counter() - begin)
 
 
 def random_subject(
-    shape: str, *, weight_format: WeightFormat, engine_config: EngineConfig, progress: Progress | None = None
+    shape: str,
+    *,
+    weight_format: WeightFormat,
+    engine_config: EngineConfig,
+    activations: Activations | None = None,
+    progress: Progress | None = None,
 ) -> Subject:
     """A named shape with random weights; its tokenizer is a small one. Raises ConfigError."""
     config = named_shape(shape)
+    check_activations(activations, weight_format)
     require_memory(f"the shape {shape}", config, weight_format, engine_config)
     begin = time.perf_counter()
-    model = random_model(config, weight_format, progress=progress)
+    model = random_model(config, weight_format, activations=activations or "int8", progress=progress)
     seconds = time.perf_counter() - begin
     with _tokenizer_folder() as folder:
         tokenizer = load_tokenizer(folder)

@@ -19,7 +19,7 @@ from tusi.bench.subject import Subject, load_subject, random_subject
 from tusi.cli import options
 from tusi.cli.console import size_text, stdout_console
 from tusi.core.errors import ConfigError
-from tusi.core.types import WeightFormat, WeightFormatChoice
+from tusi.core.types import Activations, WeightFormat, WeightFormatChoice, WeightMemory
 from tusi.engine.config import EngineConfig
 from tusi.models.shapes import SHAPES
 
@@ -34,13 +34,6 @@ class Format(StrEnum):
     int8 = "int8"
     bf16 = "bf16"
     fp32 = "fp32"
-
-
-class Memory(StrEnum):
-    """Where packed weights lie."""
-
-    anonymous = "anonymous"
-    mmap = "mmap"
 
 
 _OURS: dict[Format, WeightFormat] = {
@@ -65,9 +58,8 @@ def bench(
     sequences: Annotated[str, typer.Option(help="How many sequences decode together; 'none' for none.")] = "1,8,16",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens that each sequence decodes a round.")] = 32,
     image: Annotated[str, typer.Option(help="Picture to read, WIDTHxHEIGHT; 'none' for none.")] = "1024x768",
-    weight_memory: Annotated[
-        Memory | None, typer.Option(help="Where a model's packed weights lie; TUSI_WEIGHT_MEMORY, if not given.")
-    ] = None,
+    weight_memory: options.WeightMemory = None,
+    activations: options.Activations = None,
     rounds: Annotated[int, typer.Option(min=1, help="Repeats of each measurement.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -95,7 +87,7 @@ def bench(
         kv_cache_dtype=kv_cache_dtype,
         enable_prefix_caching=False,
     )
-    subject = _subject(model, shape, weight_format, engine_config, weight_memory)
+    subject = _subject(model, shape, weight_format, engine_config, weight_memory, activations)
     report = measure(subject, plan, engine_config, tell=lambda line: print(f"measuring: {line}", file=sys.stderr))
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
@@ -104,21 +96,28 @@ def bench(
 
 
 def _subject(
-    model: str | None, shape: str | None, weight_format: Format, engine_config: EngineConfig, memory: Memory | None
+    model: str | None,
+    shape: str | None,
+    weight_format: Format,
+    engine_config: EngineConfig,
+    memory: WeightMemory | None,
+    activations: Activations | None,
 ) -> Subject:
     if model is not None and shape is not None:
         raise ConfigError(f"both a model ({model}) and --shape {shape} are given; a run measures one. Leave one out.")
     if model is not None:
         dtype: WeightFormatChoice = "auto" if weight_format is Format.auto else _OURS[weight_format]
         return load_subject(
-            model, dtype=dtype, engine_config=engine_config, weight_memory=memory.value if memory else None
+            model, dtype=dtype, engine_config=engine_config, weight_memory=memory, activations=activations
         )
     if memory is not None:
         raise ConfigError(
             "--weight-memory says where packed weights lie; random ones are made in memory. Leave it out."
         )
     chosen = Format.wint4 if weight_format is Format.auto else weight_format
-    return random_subject(shape or "small", weight_format=_OURS[chosen], engine_config=engine_config)
+    return random_subject(
+        shape or "small", weight_format=_OURS[chosen], engine_config=engine_config, activations=activations
+    )
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -36,6 +36,8 @@ def chat(
     model: options.Model = None,
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KVCacheDtype = "auto",
+    weight_memory: options.WeightMemory = None,
+    activations: options.Activations = None,
     max_model_len: options.MaxModelLen = None,
     max_tokens: options.MaxTokens = None,
     temperature: options.Temperature = None,
@@ -76,6 +78,8 @@ def chat(
         model=model,
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
+        weight_memory=weight_memory,
+        activations=activations,
         max_model_len=max_model_len,
         allow_private_addresses=allow_private_addresses,
     )

@@ -15,7 +15,7 @@ from tusi.backends.local.loading import load_frontend, load_weights, model_folde
 from tusi.chat.messages import Message
 from tusi.cli import options
 from tusi.cli.console import stderr_console
-from tusi.core.types import WeightFormatChoice
+from tusi.core.types import Activations, WeightFormatChoice
 from tusi.engine.config import EngineConfig
 from tusi.evals.drift import ForcedTrace, compare_readings, read_traces
 from tusi.evals.world import world_tasks
@@ -30,6 +30,10 @@ def drift(
     other: Annotated[str, typer.Argument(help="Folder or pulled model: its quantized copy, for example.")],
     dtype: options.Dtype = "auto",
     other_dtype: options.Dtype = "auto",
+    other_activations: Annotated[
+        Activations | None,
+        typer.Option(help="What the second model's products over int4 and int8 weights do with their input."),
+    ] = None,
     split: Annotated[str, typer.Option(help=f"One of {', '.join(SPLITS)}.")] = "eval",
     samples: Annotated[int, typer.Option(min=1, help="Samples a family.")] = 20,
     families: Annotated[str | None, typer.Option(help=f"Some of {','.join(FAMILIES)}; all, if not given.")] = None,
@@ -52,7 +56,7 @@ def drift(
         # The first model is gone when the second is loaded: its readings keep its head alone.
         traces = list(read_traces(TeacherForced(model, dtype), tasks, on_sample=advance))
         report = compare_readings(
-            tasks, traces, read_traces(TeacherForced(other, other_dtype), tasks, on_sample=advance)
+            tasks, traces, read_traces(TeacherForced(other, other_dtype, other_activations), tasks, on_sample=advance)
         )
     print(json.dumps(report.as_json(), indent=2) if as_json else report.as_markdown())
 
@@ -63,11 +67,11 @@ class TeacherForced:
     What it returns does not hold the model, but a copy of its head.
     """
 
-    def __init__(self, name: str, dtype: WeightFormatChoice) -> None:
+    def __init__(self, name: str, dtype: WeightFormatChoice, activations: Activations | None = None) -> None:
         with model_folder(name) as folder:
             frontend = load_frontend(folder, name=name)
             engine_config = with_model_len(EngineConfig(), None, frontend.config)
-            self._model = load_weights(folder, dtype=dtype, engine_config=engine_config)
+            self._model = load_weights(folder, dtype=dtype, engine_config=engine_config, activations=activations)
         head = self._model.lm_head
         # A copy: the head of a packed model is a piece of the one region that all its weights lie in.
         self._head = head.with_arrays(tuple(array.copy() for array in head.arrays))

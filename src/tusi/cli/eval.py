@@ -36,6 +36,7 @@ def eval(  # noqa: A001 - a command's function bears its name
     model: options.Model = None,
     dtype: options.Dtype = "auto",
     kv_cache_dtype: options.KVCacheDtype = "auto",
+    activations: options.Activations = None,
     max_model_len: options.MaxModelLen = None,
     split: Annotated[str, typer.Option(help=f"One of {', '.join(SPLITS)}.")] = "eval",
     samples: Annotated[int, typer.Option(min=1, help="Samples a family.")] = 300,
@@ -86,6 +87,7 @@ def eval(  # noqa: A001 - a command's function bears its name
         model=choose_model(model),
         dtype=dtype,
         kv_cache_dtype=kv_cache_dtype,
+        activations=activations,
         max_model_len=max_model_len,
         engine_config=crowd_config(concurrency),
     )
@@ -154,6 +156,7 @@ def _settings(model: ModelOptions, task: WorldEvalTask, run: RunOptions) -> Mapp
         "dtype": model.dtype,
         # Left out where it is the usual one: results that were kept before there was a choice still count.
         **({} if model.kv_cache_dtype == "auto" else {"kv_cache_dtype": model.kv_cache_dtype}),
+        **({} if model.activations is None else {"activations": model.activations}),
         "max_model_len": model.max_model_len,
         **task.settings,
         **{name: value for name, value in asdict(run).items() if name != "concurrency"},

@@ -9,6 +9,7 @@ import typer
 
 from tusi.agent.toolbox import NONE, TOOL_NAMES
 from tusi.cli.session import DType, KVDType
+from tusi.core import types
 
 Model = Annotated[
     str | None,
@@ -27,6 +28,22 @@ KVCacheDtype = Annotated[
     typer.Option(
         "--kv-cache-dtype",
         help="How keys and values of the context lie in memory. auto: bfloat16; int8 takes about half of that.",
+    ),
+]
+WeightMemory = Annotated[
+    types.WeightMemory | None,
+    typer.Option(
+        "--weight-memory",
+        help="Where packed weights lie (`tusi pack`): anonymous (read into huge pages of our own) or mmap (the file's "
+        "pages, which processes share). If not given: TUSI_WEIGHT_MEMORY, or anonymous.",
+    ),
+]
+Activations = Annotated[
+    types.Activations | None,
+    typer.Option(
+        "--activations",
+        help="What products over int4 and int8 weights do with their input: int8 rounds it (several times as fast; the "
+        "default), float32 takes it as it is.",
     ),
 ]
 MaxModelLen = Annotated[

@@ -28,6 +28,8 @@ def serve(
     served_model_name: own.Names = None,
     dtype: own.Dtype = "auto",
     kv_cache_dtype: options.KVCacheDtype = "auto",
+    weight_memory: options.WeightMemory = None,
+    activations: options.Activations = None,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: own.MaxNumSeqs = 16,
     max_num_batched_tokens: own.MaxBatchedTokens = 1024,
@@ -67,6 +69,7 @@ def serve(
       tusi serve random --port 9000
       tusi serve path/to/folder --host 0.0.0.0 --api-key SECRET --dtype int8
       tusi serve path/to/folder --replicas 4
+      tusi serve path/to/packed --replicas 2 --weight-memory mmap
       tusi serve path/to/folder --tools zoom,calculator,knowledge_search --index my.index
     """
     name = session.choose_model(model)
@@ -78,6 +81,8 @@ def serve(
         model=name,
         dtype=own.choose_dtype(dtype, quantization),
         kv_cache_dtype=kv_cache_dtype,
+        weight_memory=weight_memory,
+        activations=activations,
         max_model_len=max_model_len,
         engine_config=EngineConfig(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens),
         media_limits=limits,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tusi.backends.protocol import Backend, ChatRequest
 from tusi.cli.console import stderr_console
 from tusi.core.errors import ConfigError
+from tusi.core.types import Activations, WeightMemory
 from tusi.engine.sampling_params import SamplingParams, StructuredOutputsParams
 from tusi.models.embedded import default_model
 
@@ -33,6 +34,7 @@ KVDType = Literal["auto", "float32", "bfloat16", "int8"]
 class ModelOptions:
     """How a model is loaded. max_model_len None: the engine's default.
 
+    weight_memory, activations None: TUSI_WEIGHT_MEMORY's, and int8 where weights are integers.
     engine_config, media_limits: None: what suits one person at their own machine. kv_cache_dtype goes before the
     engine_config's own.
     num_replicas: processes that each have the model; None: it runs in this process.
@@ -41,6 +43,8 @@ class ModelOptions:
     model: str | None = None
     dtype: DType = "auto"
     kv_cache_dtype: KVDType = "auto"
+    weight_memory: WeightMemory | None = None
+    activations: Activations | None = None
     max_model_len: int | None = None
     allow_private_addresses: bool = False
     engine_config: EngineConfig | None = None
@@ -113,6 +117,8 @@ def load_backend(name: str, options: ModelOptions) -> Backend:
             max_model_len=options.max_model_len,
             engine_config=_engine_config(options),
             media_limits=options.media_limits or MediaLimits(allow_private_addresses=options.allow_private_addresses),
+            weight_memory=options.weight_memory,
+            activations=options.activations,
             progress=lambda _tensor, done, total: bar.update(task, completed=done, total=total),
         )
 
@@ -137,6 +143,8 @@ def load_replicas(name: str, options: ModelOptions, num_replicas: int) -> Backen
         max_model_len=options.max_model_len,
         engine_config=_engine_config(options),
         media_limits=limits,
+        weight_memory=options.weight_memory,
+        activations=options.activations,
     )
     return ReplicaBackend(load, num_replicas, num_threads=num_threads(), frontend=frontend)
 

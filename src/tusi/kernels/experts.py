@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tusi.core.types import Activations
 from tusi.kernels import _native
-from tusi.kernels.packed import Activations
 from tusi.kernels.reference import F32, I32, U8, U16
 
 

@@ -9,15 +9,15 @@ TypeError for a wrong dtype or a gap in memory, ValueError for a wrong shape or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from tusi.core.types import Activations
 from tusi.kernels import _native
 from tusi.kernels.reference import F32, I8, I32, I64, U8, U16
 
-Activations = Literal["int8", "float32"]
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 BLOCK_ROWS = 16

@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tusi.core.errors import CheckpointError, ConfigError
-from tusi.core.types import WeightFormat, WeightFormatChoice
+from tusi.core.types import Activations, WeightFormat, WeightFormatChoice, WeightMemory
 from tusi.models.checkpoint import INDEX_FILE, SINGLE_FILE, Checkpoint
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.config_io import load_config
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
-from tusi.models.packed_file import PackedFile, PackedWriter, WeightMemory
+from tusi.models.packed_file import PackedFile, PackedWriter
 from tusi.models.parameters import Parameters, Progress, choose_format
 from tusi.quant.rebuild import describe, rebuild
-from tusi.quant.weights import DEFAULT_GROUP_SIZE, F32, LAYOUT_VERSION, StackedWeight, Weight
+from tusi.quant.weights import DEFAULT_GROUP_SIZE, F32, LAYOUT_VERSION, StackedWeight, Weight, with_activations
 
 W = TypeVar("W", Weight, StackedWeight)
 
@@ -95,13 +95,21 @@ def find_packed(folder: Path, dtype: WeightFormatChoice) -> PackedFile | None:
 
 
 def load_packed(
-    folder: Path, packed: PackedFile, *, memory: WeightMemory = "anonymous", progress: Progress | None = None
+    folder: Path,
+    packed: PackedFile,
+    *,
+    memory: WeightMemory = "anonymous",
+    activations: Activations | None = None,
+    progress: Progress | None = None,
 ) -> Ernie4_5_VLMoeForConditionalGeneration:
-    """The model out of a packed file. Raises CheckpointError, MemoryError."""
+    """The model out of a packed file. activations None: as they were when it was packed.
+
+    Raises CheckpointError, MemoryError.
+    """
     config = load_config(folder)
     weight_format: WeightFormat = packed.about["format"]
     told = None if progress is None else _told(progress, packed.path.name)
-    params = _PackedParameters(packed, packed.load(memory, told), config)
+    params = _PackedParameters(packed, packed.load(memory, told), config, activations)
     return Ernie4_5_VLMoeForConditionalGeneration.from_parameters(config, weight_format, params)
 
 
@@ -190,13 +198,18 @@ class _PackedParameters(Parameters):
     """Hands out what a packed file holds."""
 
     def __init__(
-        self, packed: PackedFile, arrays: Mapping[str, dict[str, NDArray[Any]]], config: Ernie4_5_VLMoeConfig
+        self,
+        packed: PackedFile,
+        arrays: Mapping[str, dict[str, NDArray[Any]]],
+        config: Ernie4_5_VLMoeConfig,
+        activations: Activations | None,
     ) -> None:
         # Nothing of the base is used but the prefix: there is no source to read and no progress to report.
         self._prefix = ""
         self._packed = packed
         self._arrays = arrays
         self._config = config
+        self._rounding = activations
 
     def weight(self, name: str) -> Weight:
         return self._rebuilt(self._prefix + name)  # type: ignore[return-value]
@@ -212,7 +225,8 @@ class _PackedParameters(Parameters):
 
     def _rebuilt(self, name: str) -> Weight | StackedWeight:
         arrays = self._found(name)
-        return rebuild(self._packed.entries[name].description, arrays)
+        weight = rebuild(self._packed.entries[name].description, arrays)
+        return weight if self._rounding is None else with_activations(weight, self._rounding)
 
     def _found(self, name: str) -> dict[str, NDArray[Any]]:
         if name not in self._arrays:

@@ -23,17 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tusi.core import machine
 from tusi.core.errors import CheckpointError
+from tusi.core.types import WeightMemory
 from tusi.quant.memory import ALIGNMENT, HUGE_PAGE, empty_bytes
-
-WeightMemory = Literal["anonymous", "mmap"]
-"""anonymous: read into memory of our own. mmap: the file's pages themselves, shared by all processes that map it."""
 
 _MAGIC = b"TUSIPACK"
 _VERSION = 1

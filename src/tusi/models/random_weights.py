@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tusi import kernels
-from tusi.core.types import WeightFormat
+from tusi.core.types import Activations, WeightFormat
 from tusi.models.config import Ernie4_5_VLMoeConfig
 from tusi.models.key_table import TensorSpec, tensor_specs
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
@@ -42,11 +42,14 @@ def random_model(
     weight_format: WeightFormat = "int4",
     *,
     group_size: int = DEFAULT_GROUP_SIZE,
+    activations: Activations = "int8",
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Ernie4_5_VLMoeForConditionalGeneration:
     """Every part of the model `config` describes. The same seed gives the same weights. Raises MemoryError."""
-    params = RandomParameters(config, weight_format, group_size=group_size, seed=seed, progress=progress)
+    params = RandomParameters(
+        config, weight_format, group_size=group_size, activations=activations, seed=seed, progress=progress
+    )
     return Ernie4_5_VLMoeForConditionalGeneration.from_parameters(config, weight_format, params)
 
 
@@ -59,11 +62,18 @@ class RandomParameters(Parameters):
         asked: WeightFormat,
         *,
         group_size: int = DEFAULT_GROUP_SIZE,
+        activations: Activations = "int8",
         seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        super().__init__(_NoTensors(config, tensor_specs(config)), asked, group_size=group_size, progress=progress)
-        self._draw = _Draw(np.random.default_rng(seed), group_size)
+        super().__init__(
+            _NoTensors(config, tensor_specs(config)),
+            asked,
+            group_size=group_size,
+            activations=activations,
+            progress=progress,
+        )
+        self._draw = _Draw(np.random.default_rng(seed), group_size, activations)
 
     def weight(self, name: str) -> Weight:
         return self.joined(name)
@@ -99,9 +109,10 @@ class RandomParameters(Parameters):
 class _Draw:
     """Draws matrices."""
 
-    def __init__(self, rng: np.random.Generator, group_size: int) -> None:
+    def __init__(self, rng: np.random.Generator, group_size: int, activations: Activations) -> None:
         self._rng = rng
         self._group_size = group_size
+        self._activations: Activations = activations
         # Stored nibbles 1..15 are codes of mean 0. With -8 among them every row would add the same half scale of the
         # sum of its inputs, which after some layers is all that is left of a signal.
         low, high = rng.integers(1, 16, (2, _POOL_BYTES), np.uint8)
@@ -114,7 +125,7 @@ class _Draw:
         """[N, K] with entries of deviation 1 / sqrt(K)."""
         if self._is_ragged(n, k):
             numbers = self._rng.standard_normal((n, k), np.float32) / np.float32(math.sqrt(k))
-            return make_weight(numbers, wanted, self._group_size)
+            return make_weight(numbers, wanted, self._group_size, self._activations)
         layout = self._layout(n, k, wanted)
         arrays = tuple(empty_array(array.shape, array.dtype) for array in layout.arrays)
         self._fill(arrays, k, wanted)
@@ -149,7 +160,8 @@ class _Draw:
     def _layout(self, n: int, k: int, wanted: WeightFormat) -> Weight:
         """What the format makes of zeros of this shape; its arrays serve as patterns only."""
         if (n, k, wanted) not in self._layouts:
-            self._layouts[n, k, wanted] = make_weight(np.zeros((n, k), np.float32), wanted, self._group_size)
+            zeros = np.zeros((n, k), np.float32)
+            self._layouts[n, k, wanted] = make_weight(zeros, wanted, self._group_size, self._activations)
         return self._layouts[n, k, wanted]
 
     def _fill(self, arrays: tuple[NDArray[Any], ...], k: int, wanted: WeightFormat) -> None:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from tusi import kernels
 from tusi.core.errors import ConfigError
-from tusi.kernels.packed import BLOCK_ROWS, Activations
+from tusi.core.types import Activations
+from tusi.kernels.packed import BLOCK_ROWS
 from tusi.kernels.reference import F32, I8, I64, U8, U16
 from tusi.quant.memory import empty_array
 

@@ -11,7 +11,7 @@ bfloat16 (uint16 bits) arrays; comes out: `Weight` objects that take and give fl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from tusi import kernels
 from tusi.core.errors import CheckpointError, ConfigError
-from tusi.core.types import WeightFormat
-from tusi.kernels.packed import Activations
+from tusi.core.types import Activations, WeightFormat
 from tusi.quant.integer import (
     LAYOUT_VERSION,
     Int4Weight,
@@ -57,6 +56,7 @@ __all__ = [
     "pack_weight",
     "stack_weights",
     "weight_nbytes",
+    "with_activations",
 ]
 
 F32 = NDArray[np.float32]
@@ -295,6 +295,14 @@ def stack_weights(count: int, make: Callable[[int], Weight]) -> StackedWeight:
         for stacked, array in zip(arrays, (make(e) if e else first).arrays, strict=True):
             stacked[e] = array
     return StackedWeight(first.with_arrays(tuple(array[0] for array in arrays)), arrays)
+
+
+def with_activations(weight: Weight | StackedWeight, activations: Activations) -> Weight | StackedWeight:
+    """The same matrices over the same arrays; products over integer formats do this with their input."""
+    if isinstance(weight, StackedWeight):
+        first = with_activations(weight.first, activations)
+        return replace(weight, first=first)  # type: ignore[arg-type]  # a stack holds no stacks
+    return replace(weight, activations=activations) if isinstance(weight, IntegerWeight) else weight
 
 
 def _add_bias(out_TN: F32, bias_N: F32 | None) -> F32:

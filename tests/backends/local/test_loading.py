@@ -13,6 +13,11 @@ from tusi.backends.local.loading import load_frontend, load_weights, model_folde
 from tusi.core import machine
 from tusi.core.errors import CheckpointError, ConfigError
 from tusi.engine.config import EngineConfig
+from tusi.models.moe import MoeBlock
+from tusi.models.pack import pack_checkpoint
+from tusi.models.random_checkpoint import write_random_checkpoint
+
+ENGINE = EngineConfig(max_model_len=64)
 
 
 def write(folder: Path, value: object) -> Path:
@@ -78,3 +83,34 @@ def test_random_says_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
         assert (folder / "config.json").is_file()
     assert "RANDOM WEIGHTS" in caplog.text
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_activations_are_taken_as_asked(tmp_path: Path, is_packed: bool) -> None:
+    folder = write_random_checkpoint(tmp_path / "model")
+    if is_packed:
+        pack_checkpoint(folder, "int4")
+    for asked in (None, "int8", "float32"):
+        model = load_weights(folder, dtype="int4", engine_config=ENGINE, activations=asked)  # type: ignore[arg-type]
+        layer = model.language_model.layers[1]
+        assert isinstance(layer.mlp, MoeBlock)
+        seen = {
+            model.lm_head.activations,
+            layer.self_attn.qkv_proj.activations,
+            layer.mlp.text_moe.gate_up_proj.first.activations,
+            layer.mlp.text_moe.gate_up_proj[1].activations,
+        }
+        assert seen == {asked or "int8"}
+
+
+def test_activations_that_no_product_rounds_are_refused(tmp_path: Path) -> None:
+    folder = write_random_checkpoint(tmp_path / "model")
+    for _ in ("as it is", "packed"):
+        load_weights(folder, dtype="bf16", engine_config=ENGINE, activations="float32")
+        with pytest.raises(ConfigError, match=r"the weights are bf16.*Choose a dtype of int8 or int4"):
+            load_weights(folder, dtype="bf16", engine_config=ENGINE, activations="int8")
+        pack_checkpoint(folder, "bf16")
+    with pytest.raises(ConfigError, match="activations are 'int4'; choose one of int8, float32"):
+        load_weights(folder, dtype="int4", engine_config=ENGINE, activations="int4")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="weight_memory is 'huge'; choose one of anonymous, mmap"):
+        load_weights(folder, dtype="int4", engine_config=ENGINE, weight_memory="huge")  # type: ignore[arg-type]

@@ -31,14 +31,13 @@ from tusi.chat.messages import ImagePart
 from tusi.chat.prompt import MediaSegment
 from tusi.chat.stream import StreamParser
 from tusi.chat.tags import RESPONSE_CLOSE, RESPONSE_OPEN, THINK_CLOSE, THINK_OPEN, TOOL_CALL_CLOSE, TOOL_CALL_OPEN
-from tusi.core.types import WeightFormat, WeightFormatChoice
+from tusi.core.types import Activations, WeightFormat, WeightFormatChoice, WeightMemory
 from tusi.engine.config import EngineConfig
 from tusi.engine.core import EngineCore
 from tusi.engine.outputs import EngineStats
 from tusi.engine.request import Request
 from tusi.engine.runner import RunnableModel
 from tusi.engine.sampling_params import SamplingParams
-from tusi.models.packed_file import WeightMemory
 from tusi.models.parameters import Progress
 from tusi.processing.cache import MediaCache
 from tusi.processing.limits import MediaLimits
@@ -91,20 +90,27 @@ class LocalBackend:
         media_limits: MediaLimits | None = None,
         media_cache_bytes: int | None = None,
         weight_memory: WeightMemory | None = None,
+        activations: Activations | None = None,
         progress: Progress | None = None,
     ) -> LocalBackend:
         """Load a checkpoint folder, a model that was pulled, or "random" (a tiny one whose answers mean nothing).
 
         max_model_len: tokens of a prompt and its output; None: engine_config's, but at most the model's own.
         media_cache_bytes: how much pixel data of media to keep for reuse (None: nothing). weight_memory: where packed
-        weights lie; None: what TUSI_WEIGHT_MEMORY says. Raises CheckpointError, or ConfigError for what does not fit.
+        weights lie; None: what TUSI_WEIGHT_MEMORY says. activations: what products over integer weights do with their
+        input; None: int8. Raises CheckpointError, or ConfigError for what does not fit or cannot be honoured.
         """
         cache = MediaCache(media_cache_bytes) if media_cache_bytes is not None else None
         with model_folder(model) as folder:
             frontend = load_frontend(folder, name=str(model), media_limits=media_limits, media_cache=cache)
             engine_config = with_model_len(engine_config, max_model_len, frontend.config)
             weights = load_weights(
-                folder, dtype=dtype, engine_config=engine_config, weight_memory=weight_memory, progress=progress
+                folder,
+                dtype=dtype,
+                engine_config=engine_config,
+                weight_memory=weight_memory,
+                activations=activations,
+                progress=progress,
             )
         return cls(frontend, weights, engine_config, precision=weights.dtype)
 

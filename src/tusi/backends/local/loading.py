@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from tusi.backends.local.generation_config import GenerationConfig
 from tusi.chat.template import ChatTemplate
@@ -18,7 +19,7 @@ from tusi.chat.tokenizer import Tokenizer, load_tokenizer
 from tusi.core import machine
 from tusi.core.env import TUSI_WEIGHT_MEMORY
 from tusi.core.errors import ConfigError
-from tusi.core.types import WeightFormat, WeightFormatChoice
+from tusi.core.types import Activations, WeightFormat, WeightFormatChoice, WeightMemory
 from tusi.engine.config import EngineConfig
 from tusi.engine.kv_cache import KVCacheShape, resolve_num_blocks
 from tusi.engine.sampling_params import SamplingParams
@@ -28,7 +29,6 @@ from tusi.models.hub import resolve_model
 from tusi.models.memory_estimate import estimate_memory
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
 from tusi.models.pack import find_packed, load_packed
-from tusi.models.packed_file import WeightMemory
 from tusi.models.parameters import Progress, choose_format
 from tusi.models.random_checkpoint import write_random_checkpoint
 from tusi.processing.cache import MediaCache
@@ -96,29 +96,53 @@ def load_weights(
     dtype: WeightFormatChoice,
     engine_config: EngineConfig,
     weight_memory: WeightMemory | None = None,
+    activations: Activations | None = None,
     progress: Progress | None = None,
 ) -> Ernie4_5_VLMoeForConditionalGeneration:
     """Read the weights, from a packed file if there is one. weight_memory None: what TUSI_WEIGHT_MEMORY says.
 
-    Raises ConfigError if they and the KV cache do not fit here, or if memory is to be mapped and nothing is packed;
-    CheckpointError if they are unsound.
+    activations: what products over integer weights do with their input; None: round it to eight bits.
+
+    Raises ConfigError if they and the KV cache do not fit here, if memory is to be mapped and nothing is packed, or if
+    activations cannot be as asked; CheckpointError if they are unsound.
     """
     config = load_config(folder)
-    memory: WeightMemory = weight_memory or TUSI_WEIGHT_MEMORY.get()  # type: ignore[assignment]  # its parser checked
+    memory = _choose_memory(weight_memory)
     packed = find_packed(folder, dtype)
     if packed is not None:
+        check_activations(activations, packed.about["format"])
         weights = packed.num_bytes if memory == "anonymous" else 0
         require_memory(folder.name, config, packed.about["format"], engine_config, weights_bytes=weights)
-        return load_packed(folder, packed, memory=memory, progress=progress)
+        return load_packed(folder, packed, memory=memory, activations=activations, progress=progress)
     weight_format = choose_format(config, dtype)
     if memory == "mmap":
         raise ConfigError(
-            f"weights are to be mapped (TUSI_WEIGHT_MEMORY or weight_memory), and {folder.name} has no packed file for "
-            f"{weight_format} that is up to date. Make it with `tusi pack {folder} --dtype {weight_format}`, or let "
-            "weights be read (anonymous)."
+            f"weights are to be mapped (--weight-memory, TUSI_WEIGHT_MEMORY), and {folder.name} has no packed file for "
+            f"{weight_format} that is up to date. Make it with `tusi pack {folder} --dtype {weight_format}`, "
+            "or let weights be read (anonymous)."
         )
+    check_activations(activations, weight_format)
     require_memory(folder.name, config, weight_format, engine_config)
-    return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(folder, weight_format, progress=progress)
+    return Ernie4_5_VLMoeForConditionalGeneration.from_pretrained(
+        folder, weight_format, activations=activations or "int8", progress=progress
+    )
+
+
+def _choose_memory(asked: WeightMemory | None) -> WeightMemory:
+    if asked not in (None, *get_args(WeightMemory)):
+        raise ConfigError(f"weight_memory is {asked!r}; choose one of {', '.join(get_args(WeightMemory))}.")
+    return asked or TUSI_WEIGHT_MEMORY.get()  # type: ignore[return-value]  # its parser checked
+
+
+def check_activations(asked: Activations | None, weight_format: WeightFormat) -> None:
+    """Raise ConfigError if products over weights of this format cannot take their input as is asked."""
+    if asked not in (None, *get_args(Activations)):
+        raise ConfigError(f"activations are {asked!r}; choose one of {', '.join(get_args(Activations))}.")
+    if asked == "int8" and weight_format in ("fp32", "bf16"):
+        raise ConfigError(
+            f"activations are to be rounded to int8, and the weights are {weight_format}: only products over integer "
+            "weights do that. Choose a dtype of int8 or int4, or leave activations out."
+        )
 
 
 def require_memory(
