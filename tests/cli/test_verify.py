@@ -16,6 +16,8 @@ from tusi.cli import session
 from tusi.evals.world import world_tasks
 from tusi.models import embedded
 from tusi.models.manifest import read_manifest
+from tusi.models.pack import pack_checkpoint
+from tusi.quant.memory import HUGE_PAGE
 
 SAMPLES = 4
 
@@ -81,3 +83,42 @@ def test_an_installation_without_the_model(run: Run) -> None:
     code, _, err = run("verify")
     assert code == 2
     assert "comes without tusi-mini" in err
+
+
+def test_packed_files_are_checked_by_their_own_sums(run: Run, mini: Path) -> None:
+    run("verify", "--record", "--files-only")
+    path = pack_checkpoint(mini, "int4")
+    code, out, _ = run("verify", "--files-only")
+    assert code == 0
+    assert "tusi-mini: all " in out
+    assert "tusi-int4.packed" in out
+    assert "is as it was written" in out
+    flip_a_bit(path)
+    code, out, _ = run("verify", "--files-only")
+    assert code == 1
+    assert "tusi-mini: tusi-int4.packed is damaged where " in out
+    assert "make it again with `tusi pack`" in out
+    assert "Install or copy it anew" not in out
+    code, out, _ = run("verify", "--files-only", "--json")
+    assert code == 1
+    assert json.loads(out)["packed"] == ["tusi-int4.packed"]
+
+
+def test_a_packed_folder_needs_no_manifest(run: Run, mini: Path, tmp_path: Path) -> None:
+    path = pack_checkpoint(mini, "int8", out=tmp_path / "alone")
+    code, out, err = run("verify", str(tmp_path / "alone"))
+    assert code == 0
+    assert "is as it was written" in out
+    assert "what it scores was not compared" in err
+    flip_a_bit(path)
+    assert run("verify", str(tmp_path / "alone"))[0] == 1
+    path.write_bytes(path.read_bytes()[:-5])
+    code, out, _ = run("verify", str(tmp_path / "alone"))
+    assert code == 1
+    assert "tusi-int8.packed cannot be used: " in out
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[HUGE_PAGE + 1000] ^= 4
+    path.write_bytes(content)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 import os
+import struct
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -118,7 +121,19 @@ def raise_layout(folder: Path) -> None:
     pack.LAYOUT_VERSION += 1
 
 
-@pytest.mark.parametrize("change", [change_config, touch_weights, raise_layout])
+def forget_sums(folder: Path) -> None:
+    """As an earlier version wrote it."""
+    path = packed_path(folder, "int4")
+    content = path.read_bytes()
+    magic, version, offset, length, _ = (head := struct.Struct("<8sQQQ32s")).unpack(content[: 8 * 4 + 32])
+    index = json.loads(content[offset : offset + length])
+    del index["sums"]
+    raw = json.dumps(index).encode()
+    begin = head.pack(magic, version, offset, len(raw), hashlib.sha256(raw).digest())
+    path.write_bytes(begin + content[len(begin) : offset] + raw)
+
+
+@pytest.mark.parametrize("change", [change_config, touch_weights, raise_layout, forget_sums])
 def test_a_packed_file_out_of_date_is_not_used_and_said_so(
     folder: Path, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -174,6 +189,13 @@ def test_mapping_needs_a_packed_file_and_counts_no_weights(folder: Path, monkeyp
         load_weights(folder, dtype="int8", engine_config=ENGINE, weight_memory="anonymous")
     available(least + size)
     load_weights(folder, dtype="int8", engine_config=ENGINE, weight_memory="anonymous")
+
+
+def test_a_packed_folder_without_sums_is_refused(folder: Path, tmp_path: Path) -> None:
+    pack_checkpoint(folder, "int4", out=tmp_path / "alone")
+    forget_sums(tmp_path / "alone")
+    with pytest.raises(CheckpointError, match="has no checksums"):
+        find_packed(tmp_path / "alone", "auto")
 
 
 @pytest.mark.parametrize("weight_format", FORMATS)

@@ -7,17 +7,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from tusi.backends.protocol import Backend
-from tusi.cli.console import stderr_console
+from tusi.cli.console import size_text, stderr_console
 from tusi.cli.session import DType, ModelOptions, choose_model, crowd_config, opened_backend
 from tusi.evals.verify import CONCURRENCY, SAMPLES, Comparison, compare_scores, read_scores, record_scores
 from tusi.models.hub import resolve_model
-from tusi.models.manifest import FileProblem, Manifest, check_files, read_manifest, write_manifest
+from tusi.models.manifest import MANIFEST_FILE, FileProblem, Manifest, check_files, read_manifest, write_manifest
+from tusi.models.pack import check_packed, packed_files
 from tusi.tasks.world import FAMILIES
 
 
@@ -35,8 +37,9 @@ def verify(
 ) -> None:
     """Check a model against its manifest: every file's SHA-256, and its scores on a fixed set of questions.
 
-    The questions are the first ones of the procedural world's evaluation, asked as `tusi eval world` asks them. Exit
-    code 1 if a file differs, or if a score differs by more than chance explains.
+    Packed files are checked by the checksums in them, also where there is no manifest. The questions are the first ones
+    of the procedural world's evaluation, asked as `tusi eval world` asks them. Exit code 1 if a file differs, or if a
+    score differs by more than chance explains.
 
     \b
     Examples:
@@ -48,17 +51,47 @@ def verify(
     if record:
         _record(name, folder, samples, files_only=files_only)
         return
-    manifest = read_manifest(folder)
-    problems = check_files(folder, manifest)
+    packed = packed_files(folder)
+    # A packed folder needs no manifest: what is in it can be checked without.
+    manifest = read_manifest(folder) if not packed or (folder / MANIFEST_FILE).exists() else None
+    problems = [*([] if manifest is None else check_files(folder, manifest)), *_check_packed(packed)]
     # A model whose files are damaged may not even load; what it scores is beside the point.
-    comparisons = {} if files_only or problems else _measure(name, manifest)
+    comparisons = {} if files_only or problems or manifest is None else _measure(name, manifest)
     is_well = not problems and all(comparison.agrees for comparison in comparisons.values())
     if as_json:
-        print(json.dumps(_as_json(name, manifest, problems, comparisons, is_well=is_well), indent=2))
+        print(json.dumps(_as_json(name, manifest, packed, problems, comparisons, is_well=is_well), indent=2))
     else:
-        print("\n".join([*_file_lines(name, folder, manifest, problems), *_score_lines(comparisons)]))
+        print("\n".join([*_file_lines(name, folder, manifest, packed, problems), *_score_lines(comparisons)]))
     if not is_well:
         raise typer.Exit(1)
+    if manifest is None and not files_only:
+        print(
+            f"{folder} has no {MANIFEST_FILE}: what it scores was not compared. `tusi verify FOLDER --record` writes "
+            "one.",
+            file=sys.stderr,
+        )
+
+
+def _check_packed(paths: Sequence[Path]) -> list[FileProblem]:
+    total = sum(path.stat().st_size for path in paths)
+    problems = []
+    with _checking(total) as tell:
+        before = 0
+        for path in paths:
+            what = check_packed(path, partial(tell, before))
+            problems += [] if what is None else [FileProblem(path.name, what)]
+            before += path.stat().st_size
+    return problems
+
+
+@contextmanager
+def _checking(total: int) -> Iterator[Callable[[int, int, int], None]]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("checking"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr_console(), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("checking", total=total)
+        yield lambda before, done, _: bar.update(task, completed=before + done)
 
 
 def _record(name: str, folder: Path, samples: int, *, files_only: bool) -> None:
@@ -84,11 +117,19 @@ def _opened(name: str, dtype: DType) -> Iterator[Backend]:
         yield backend
 
 
-def _file_lines(name: str, folder: Path, manifest: Manifest, problems: Sequence[FileProblem]) -> list[str]:
+def _file_lines(
+    name: str, folder: Path, manifest: Manifest | None, packed: Sequence[Path], problems: Sequence[FileProblem]
+) -> list[str]:
     if not problems:
+        sound = [f"{name}: {path.name} ({size_text(path.stat().st_size)}) is as it was written" for path in packed]
+        if manifest is None:
+            return sound
         size = sum(record.size for record in manifest.files.values())
-        return [f"{name}: all {len(manifest.files)} files ({size / 1e6:.1f} MB) are as they should be (SHA-256)"]
+        files = f"{name}: all {len(manifest.files)} files ({size / 1e6:.1f} MB) are as they should be (SHA-256)"
+        return [files, *sound]
     lines = [f"{name}: {problem.name} {problem.what}" for problem in problems]
+    if {problem.name for problem in problems} <= {path.name for path in packed}:
+        return lines
     return [*lines, f"{folder} is not the model that was written down. Install or copy it anew."]
 
 
@@ -109,7 +150,8 @@ def _score_lines(comparisons: Mapping[str, Comparison]) -> list[str]:
 
 def _as_json(
     name: str,
-    manifest: Manifest,
+    manifest: Manifest | None,
+    packed: Sequence[Path],
     problems: Sequence[FileProblem],
     comparisons: Mapping[str, Comparison],
     *,
@@ -118,7 +160,8 @@ def _as_json(
     return {
         "model": name,
         "ok": is_well,
-        "files": len(manifest.files),
+        "files": 0 if manifest is None else len(manifest.files),
+        "packed": [path.name for path in packed],
         "problems": [asdict(problem) for problem in problems],
         "scores": {family: {**asdict(one), "agrees": one.agrees} for family, one in comparisons.items()},
     }

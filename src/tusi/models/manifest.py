@@ -20,6 +20,7 @@ from tusi.core.errors import CheckpointError
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
+PACKED_SUFFIX = ".packed"
 _CHUNK = 2**20
 
 
@@ -52,8 +53,7 @@ class FileProblem:
 
 def describe_files(folder: Path) -> dict[str, FileRecord]:
     """Every file of the folder but the manifest, hidden ones left out."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return {name: _describe(folder / name) for name in names if name != MANIFEST_FILE}
+    return {name: _describe(folder / name) for name in _names(folder)}
 
 
 def write_manifest(folder: Path, scores: Mapping[str, Any] | None = None) -> Manifest:
@@ -94,7 +94,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest) -> list[FileProblem]:
-    """What differs, in the manifest's order; then files that it does not know."""
+    """What differs, in the manifest's order; then files that it does not know.
+
+    Packed files that it does not know are no problem: they are made after it, and have checksums of their own.
+    """
     problems = []
     for name, wanted in manifest.files.items():
         path = folder / name
@@ -104,8 +107,14 @@ def check_files(folder: Path, manifest: Manifest) -> list[FileProblem]:
             problems.append(FileProblem(name, f"has {path.stat().st_size} bytes instead of {wanted.size}"))
         elif (found := _describe(path).sha256) != wanted.sha256:
             problems.append(FileProblem(name, f"has SHA-256 {found[:16]}... instead of {wanted.sha256[:16]}..."))
-    unknown = sorted(set(describe_files(folder)) - set(manifest.files))
+    unknown = sorted(set(_names(folder)) - set(manifest.files))
+    unknown = [name for name in unknown if not name.endswith(PACKED_SUFFIX)]
     return [*problems, *(FileProblem(name, "is not in the manifest") for name in unknown)]
+
+
+def _names(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return [name for name in names if name != MANIFEST_FILE]
 
 
 def _describe(path: Path) -> FileRecord:

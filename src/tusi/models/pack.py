@@ -31,6 +31,7 @@ W = TypeVar("W", Weight, StackedWeight)
 
 logger = logging.getLogger(__name__)
 
+_NO_SUMS = "no checksums, which an earlier version did not write"
 _WEIGHT_SUFFIXES = (".safetensors", ".packed", ".gguf", ".bin", ".pdparams")
 
 
@@ -79,7 +80,7 @@ def find_packed(folder: Path, dtype: WeightFormatChoice) -> PackedFile | None:
     Raises CheckpointError for one that is damaged, ConfigError for a folder that holds packed files alone and none of
     the wanted format.
     """
-    found = {path.name: path for path in sorted(folder.glob("tusi-*.packed"))}
+    found = {path.name: path for path in packed_files(folder)}
     if not found:
         return None
     if not _has_checkpoint(folder):
@@ -113,6 +114,23 @@ def load_packed(
     return Ernie4_5_VLMoeForConditionalGeneration.from_parameters(config, weight_format, params)
 
 
+def packed_files(folder: Path) -> list[Path]:
+    """All packed files of a folder."""
+    return sorted(folder.glob("tusi-*.packed"))
+
+
+def check_packed(path: Path, told: Callable[[int, int], None] | None = None) -> str | None:
+    """What is wrong with a packed file, from its first byte to its last; None if nothing is."""
+    try:
+        damaged = PackedFile(path).find_damage(told)
+    except CheckpointError as error:
+        return f"cannot be used: {error}"
+    if not damaged:
+        return None
+    shown = ", ".join(damaged[:3]) + (f" and {len(damaged) - 3} more" if len(damaged) > 3 else "")
+    return f"is damaged where {shown} lie. Delete it, and make it again with `tusi pack`."
+
+
 def _told(progress: Progress, name: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(name, done, total)
 
@@ -137,6 +155,8 @@ def _packed_alone(folder: Path, found: Mapping[str, Path], dtype: WeightFormatCh
             f"{path} is packed in layout {packed.about.get('layout')}, this version reads {LAYOUT_VERSION}. Pack the "
             "checkpoint that it was made from again."
         )
+    if not packed.has_sums:
+        raise CheckpointError(f"{path} has {_NO_SUMS}. Pack the checkpoint that it was made from again.")
     return packed
 
 
@@ -145,6 +165,8 @@ def _out_of_date(packed: PackedFile, folder: Path) -> str | None:
         return f"it is in layout {packed.about.get('layout')}, this version reads {LAYOUT_VERSION}"
     if packed.about.get("source") != _fingerprint(folder):
         return "the checkpoint's files have changed since it was made"
+    if not packed.has_sums:
+        return f"it has {_NO_SUMS}"
     return None
 
 
