@@ -14,7 +14,7 @@ newlines after a call stay when content stands on both sides. Everything else is
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,7 +54,7 @@ class Event:
     call: ToolCall | None = None
 
 
-class _State(enum.Enum):
+class _State(enum.IntEnum):  # integers: looked up for every token of every answer, and Enum's own hash is slow
     START = enum.auto()
     THINK_OPENED = enum.auto()
     REASONING = enum.auto()
@@ -116,6 +116,8 @@ def parse(
 
 def _deltas(events: Sequence[Event]) -> list[ParsedDelta]:
     """Events without the structure; neighbours of one kind joined."""
+    if len(events) == 1 and events[0].kind == "content":
+        return [ParsedDelta(content=events[0].text)]
     deltas: list[ParsedDelta] = []
     last: EventKind | None = None
     for event in events:
@@ -161,6 +163,9 @@ class Splitter:
         """Take text; give the events that are certain."""
         if self.finished:
             raise ValueError("push() after finish(): make a new parser for each completion.")
+        if self._is_plain(text):  # most tokens, and there is one for each sequence in each step
+            self._had_content = self._had_content or self._state is _State.CONTENT
+            return [Event("content" if self._state is _State.CONTENT else "reasoning", text)]
         self._buffer += text
         return self._run(final=False)
 
@@ -170,17 +175,18 @@ class Splitter:
         self.finished = True
         return events
 
+    def _is_plain(self, text: str) -> bool:
+        """True if nothing was held back and nothing in text can be part of a tag or of the white space around one."""
+        return (
+            (self._state is _State.CONTENT or self._state is _State.REASONING)
+            and not (self._buffer or self._drop_newlines)
+            and text != ""
+            and "<" not in text
+            and "\n" not in text
+        )
+
     def _run(self, *, final: bool) -> list[Event]:
-        steps = {
-            _State.START: self._start,
-            _State.THINK_OPENED: self._think_opened,
-            _State.REASONING: self._reasoning,
-            _State.ANSWER: self._answer,
-            _State.CONTENT: self._content,
-            _State.RESPONSE_CLOSE: self._response_close,
-            _State.CALL: self._call,
-        }
-        while steps[self._state](final):
+        while _STEPS[self._state](self, final):
             pass
         events, self._events = self._events, []
         return events
@@ -303,19 +309,34 @@ class Splitter:
             self._buffer = self._buffer[size:]
 
 
+_STEPS: Mapping[_State, Callable[[Splitter, bool], bool]] = {
+    _State.START: Splitter._start,
+    _State.THINK_OPENED: Splitter._think_opened,
+    _State.REASONING: Splitter._reasoning,
+    _State.ANSWER: Splitter._answer,
+    _State.CONTENT: Splitter._content,
+    _State.RESPONSE_CLOSE: Splitter._response_close,
+    _State.CALL: Splitter._call,
+}
+
+
 def _held_back(text: str, tags: Sequence[str], *, max_newlines: int | None) -> int:
     """Length of the end of text that may turn out to be newlines and the start of a tag."""
     if not tags:
         return 0
     partial = max(_overlap(text, tag) for tag in tags)
-    before = text[: len(text) - partial]
-    newlines = len(before) - len(before.rstrip("\n"))
-    return partial + (newlines if max_newlines is None else min(newlines, max_newlines))
+    end = len(text) - partial
+    newlines = 0
+    while newlines < end and newlines != max_newlines and text[end - newlines - 1] == "\n":
+        newlines += 1
+    return partial + newlines
 
 
 def _overlap(text: str, tag: str) -> int:
     """Length of the longest end of text that is a beginning, but not the whole, of tag."""
-    for size in range(min(len(tag) - 1, len(text)), 0, -1):
-        if text.endswith(tag[:size]):
-            return size
+    at = text.find(tag[0], max(0, len(text) - len(tag) + 1))
+    while at >= 0:
+        if tag.startswith(text[at:]):
+            return len(text) - at
+        at = text.find(tag[0], at + 1)
     return 0
