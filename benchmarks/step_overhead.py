@@ -4,13 +4,13 @@
 
 A LocalBackend whose model computes nothing: it hands out one array of random logits, so that all of the time between
 two of its calls is the runtime's own. Figures are microseconds a step, median and 10th percentile of the steps in
-which all sequences drew a token. Nothing here depends on weights or memory bandwidth, so two commits can be compared on a busy
-machine too.
+which all sequences drew a token. Nothing here depends on weights or memory bandwidth.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -88,7 +88,7 @@ def measure(vocab_size: int, sequences: int, params: SamplingParams, tokens: int
     calls = model.calls
     return [
         1e6 * (after[0] - before[1])
-        for before, after in zip(calls, calls[1:], strict=False)
+        for before, after in itertools.pairwise(calls)
         if before[2] == after[2] == sequences
     ]
 

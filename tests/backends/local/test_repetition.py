@@ -73,3 +73,32 @@ def test_reset_forgets() -> None:
     detector.reset()
     assert first_alarm(detector, [4] * (REASONING_MIN_TOKENS - 1)) is None
     assert detector.push(4) == 1
+
+
+class SlowDetector:
+    """The definition, token by token: the run of equalities at each period."""
+
+    def __init__(self, min_tokens: int, min_repeats: int, max_period: int) -> None:
+        self.tokens: list[int] = []
+        self.runs = [0] * (max_period + 1)
+        self.min_runs = [max(min_tokens, min_repeats * p) - p for p in range(max_period + 1)]
+
+    def push(self, token: int) -> int:
+        self.tokens.append(token)
+        last = len(self.tokens) - 1
+        for p in range(1, len(self.runs)):
+            self.runs[p] = self.runs[p] + 1 if last >= p and self.tokens[last - p] == token else 0
+        return next((p for p in range(1, len(self.runs)) if self.runs[p] >= self.min_runs[p]), 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_tokens_at_a_time_are_as_good_as_one(seed: int) -> None:
+    rng = random.Random(seed)
+    fast = RepetitionDetector(min_tokens=40, min_repeats=3, max_period=20)
+    slow = SlowDetector(40, 3, 20)
+    tokens: list[int] = []
+    while len(tokens) < 1500:
+        unit = [rng.randrange(3) for _ in range(rng.randint(1, 24))]
+        tokens += unit * rng.choice([1, 1, 2, rng.randint(2, 40)])
+    assert [fast.push(t) for t in tokens] == [slow.push(t) for t in tokens]
+    assert any(slow.runs), "the texts do repeat"

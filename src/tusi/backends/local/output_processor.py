@@ -118,7 +118,7 @@ class CompletionProcessor:
 
     def _cut(self, text: str) -> tuple[str, EndOfCompletion | None]:
         """Let text past the stop strings. They end the answer only: a thought may spell them."""
-        if self._parser.in_reasoning:
+        if not self._params.stop or self._parser.in_reasoning:
             return text, None
         cut = self._cutter.push(text, may_stop=self._may_end)
         return cut.text, None if cut.stop is None else EndOfCompletion("stop", cut.stop)
@@ -134,6 +134,8 @@ class CompletionProcessor:
         if end is not None:
             text += self._flush(end)
         parsed = self._parser.push(text)
+        if end is None and len(parsed) == 1 and parsed[0].tool_call is None:
+            return self._plain_delta(text, parsed[0], token_ids, logprobs)
         if end is None and self._has_called_enough(parsed):
             end = EndOfCompletion("stop")
         if end is not None:
@@ -155,6 +157,20 @@ class CompletionProcessor:
             stop_reason=None if end is None else end.stop_reason,
             thinking_truncated=end is not None
             and (self._thinking.thinking_truncated or self._parser.thinking_truncated),
+        )
+
+    def _plain_delta(
+        self, text: str, piece: ParsedDelta, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprobs, ...]
+    ) -> ChatDelta:
+        """What most tokens are: some text of one kind, no call, not the end."""
+        self._has_answer = self._has_answer or piece.content.strip() != ""
+        return ChatDelta(
+            index=self.index,
+            text=text,
+            reasoning=piece.reasoning,
+            content=piece.content,
+            token_ids=token_ids,
+            logprobs=logprobs,
         )
 
     def _has_called_enough(self, parsed: Sequence[ParsedDelta]) -> bool:

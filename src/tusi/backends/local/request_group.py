@@ -44,6 +44,7 @@ class CompletionGroup:
         self._completions = {completion.request.request_id: completion for completion in completions}
         self._prompt_usage = prompt_usage
         self._num_cached_tokens = 0
+        self._num_unfinished = len(completions)
         self._is_over = False
 
     @property
@@ -90,7 +91,8 @@ class CompletionGroup:
         if self._is_over:
             return
         self._ttft = self._ttft or time.perf_counter() - self._started
-        if any(not completion.processor.finished for completion in self._completions.values()):
+        self._num_unfinished -= delta.finish_reason is not None
+        if self._num_unfinished:
             self.items.put(delta)
             return
         self._is_over = True
