@@ -29,6 +29,21 @@ static inline __m512 tusi_maskz_loadu_ps(unsigned mask, const float* from) {
 }
 #define _mm512_maskz_loadu_ps tusi_maskz_loadu_ps
 
+static inline __m256i tusi_maskz_loadu_epi16(unsigned mask, const void* from) {
+  return simd_lanes<__m256i, std::uint16_t>(
+      [=](int i) { return (mask >> i) & 1U ? static_cast<const std::uint16_t*>(from)[i] : std::uint16_t{0}; });
+}
+#define _mm256_maskz_loadu_epi16 tusi_maskz_loadu_epi16
+
+static inline void tusi_mask_storeu_ps(float* to, unsigned mask, __m512 v) {
+  float values[16];
+  __builtin_memcpy(values, &v, sizeof(values));
+  for (int i = 0; i < 16; ++i) {
+    if ((mask >> i) & 1U) to[i] = values[i];
+  }
+}
+#define _mm512_mask_storeu_ps tusi_mask_storeu_ps
+
 static inline __m512i tusi_cvtepu16_epi32(__m256i v) {
   std::uint16_t words[16];
   __builtin_memcpy(words, &v, sizeof(words));
@@ -56,6 +71,7 @@ static inline __m512 tusi_cvtepi32_ps(__m512i v) {
   __builtin_memcpy(words, &v, sizeof(words));
   return simd_lanes<__m512, float>([&](int i) { return static_cast<float>(words[i]); });
 }
+
 // Quarters of the result: two of a, then two of b, each named by two bits of `which`.
 static inline __m512 tusi_shuffle_f32x4(__m512 a, __m512 b, int which) {
   float from_a[16], from_b[16];
@@ -70,18 +86,47 @@ static inline __m512 tusi_shuffle_f32x4(__m512 a, __m512 b, int which) {
 #define _mm512_shuffle_f32x4 tusi_shuffle_f32x4
 
 #undef _mm512_cvtepi32_ps
-#undef _mm512_shuffle_f32x4
 #define _mm512_cvtepi32_ps tusi_cvtepi32_ps
 
-static inline __m512 tusi_shuffle_f32x4(__m512 a, __m512 b, int control) {
-  float from[32], to[16];
-  __builtin_memcpy(from, &a, sizeof(a));
-  __builtin_memcpy(from + 16, &b, sizeof(b));
-  for (int quarter = 0; quarter < 4; ++quarter) {
-    const int chosen = ((control >> (quarter * 2)) & 3) + (quarter < 2 ? 0 : 4);
-    __builtin_memcpy(to + quarter * 4, from + chosen * 4, 16);
-  }
-  return simd_bits<__m512>(to);
+static inline __m512i tusi_cvtps_epi32(__m512 v) {
+  float values[16];
+  __builtin_memcpy(values, &v, sizeof(values));
+  return simd_lanes<__m512i, std::int32_t>([&](int i) { return _mm_cvtss_si32(_mm_set_ss(values[i])); });
 }
-#define _mm512_shuffle_f32x4 tusi_shuffle_f32x4
+#undef _mm512_cvtps_epi32
+#define _mm512_cvtps_epi32 tusi_cvtps_epi32
+
+static inline int tusi_reduce_add_epi32(__m512i v) {
+  std::int32_t words[16], sum = 0;
+  __builtin_memcpy(words, &v, sizeof(words));
+  for (const std::int32_t word : words) sum += word;
+  return sum;
+}
+#define _mm512_reduce_add_epi32 tusi_reduce_add_epi32
+
+static inline int tusi_reduce_max_epi32(__m512i v) {
+  std::int32_t words[16];
+  __builtin_memcpy(words, &v, sizeof(words));
+  std::int32_t largest = words[0];
+  for (const std::int32_t word : words) largest = word > largest ? word : largest;
+  return largest;
+}
+#define _mm512_reduce_max_epi32 tusi_reduce_max_epi32
+
+static inline __m128i tusi_cvtepi32_epi8(__m512i v) {
+  std::int32_t words[16];
+  __builtin_memcpy(words, &v, sizeof(words));
+  return simd_lanes<__m128i, std::int8_t>([&](int i) { return static_cast<std::int8_t>(words[i]); });
+}
+#undef _mm512_cvtepi32_epi8
+#define _mm512_cvtepi32_epi8 tusi_cvtepi32_epi8
+
+static inline void tusi_mask_storeu_epi8(void* to, unsigned mask, __m128i v) {
+  std::int8_t bytes[16];
+  __builtin_memcpy(bytes, &v, sizeof(bytes));
+  for (int i = 0; i < 16; ++i) {
+    if ((mask >> i) & 1U) static_cast<std::int8_t*>(to)[i] = bytes[i];
+  }
+}
+#define _mm_mask_storeu_epi8 tusi_mask_storeu_epi8
 #endif

@@ -51,12 +51,13 @@ __m256 load_some_weights(const typename W::Element* start, std::int64_t k, std::
 }
 
 template <class W, int TT, int NN>
-void micro_tile(const GemmArgs& a, std::int64_t t, std::int64_t n) {
-  const float* x = a.x + t * a.inner;
+void micro_tile(const PlainMatrix& matrix, const FloatRows& x, std::int64_t t, std::int64_t n, float* out,
+                std::int64_t stride) {
+  const std::int64_t inner = matrix.inner;
+  const float* rows[TT];
+  for (int i = 0; i < TT; ++i) rows[i] = x.x + (x.index == nullptr ? t + i : x.index[t + i]) * x.stride;
   const typename W::Element* w[NN];
-  for (int j = 0; j < NN; ++j) {
-    w[j] = static_cast<const typename W::Element*>(a.weight) + (n + j) * a.inner;
-  }
+  for (int j = 0; j < NN; ++j) w[j] = static_cast<const typename W::Element*>(matrix.values) + (n + j) * inner;
   __m256 acc[TT][NN];
   for (int i = 0; i < TT; ++i) {
     for (int j = 0; j < NN; ++j) acc[i][j] = _mm256_setzero_ps();
@@ -66,36 +67,38 @@ void micro_tile(const GemmArgs& a, std::int64_t t, std::int64_t n) {
   };
   std::int64_t k = 0;
   __m256 weights[NN];
-  for (; k + lanes <= a.inner; k += lanes) {
+  for (; k + lanes <= inner; k += lanes) {
     for (int j = 0; j < NN; ++j) weights[j] = W::load(w[j], k);
-    for (int i = 0; i < TT; ++i) multiply(weights, i, _mm256_loadu_ps(x + i * a.inner + k));
+    for (int i = 0; i < TT; ++i) multiply(weights, i, _mm256_loadu_ps(rows[i] + k));
   }
-  if (k < a.inner) {
-    const std::int64_t count = a.inner - k;
-    for (int j = 0; j < NN; ++j) weights[j] = load_some_weights<W>(w[j], k, count);
-    for (int i = 0; i < TT; ++i) multiply(weights, i, load_some(x + i * a.inner + k, count));
+  if (k < inner) {
+    for (int j = 0; j < NN; ++j) weights[j] = load_some_weights<W>(w[j], k, inner - k);
+    for (int i = 0; i < TT; ++i) multiply(weights, i, load_some(rows[i] + k, inner - k));
   }
   for (int i = 0; i < TT; ++i) {
-    for (int j = 0; j < NN; ++j) a.out[(t + i) * a.rows + n + j] = sum_lanes(acc[i][j]);
+    for (int j = 0; j < NN; ++j) out[(t + i) * stride + n + j] = sum_lanes(acc[i][j]);
   }
 }
 
 template <class W, int NN>
-void row_panel(const GemmArgs& a, std::int64_t t, std::int64_t t1, std::int64_t n) {
-  for (; t + 4 <= t1; t += 4) micro_tile<W, 4, NN>(a, t, n);
-  for (; t < t1; ++t) micro_tile<W, 1, NN>(a, t, n);
+void row_panel(const PlainMatrix& w, const FloatRows& x, std::int64_t t, std::int64_t t1, std::int64_t n, float* out,
+               std::int64_t stride) {
+  for (; t + 4 <= t1; t += 4) micro_tile<W, 4, NN>(w, x, t, n, out, stride);
+  if (t1 - t == 3) return micro_tile<W, 3, NN>(w, x, t, n, out, stride);
+  if (t1 - t == 2) return micro_tile<W, 2, NN>(w, x, t, n, out, stride);
+  if (t1 - t == 1) micro_tile<W, 1, NN>(w, x, t, n, out, stride);
 }
 
 template <class W>
-void tile(const GemmArgs& a, std::int64_t t0, std::int64_t t1, std::int64_t n0, std::int64_t n1) {
+void tile(const PlainMatrix& w, const FloatRows& x, std::int64_t t0, std::int64_t t1, std::int64_t n0, std::int64_t n1,
+          float* out, std::int64_t stride) {
   std::int64_t n = n0;
-  if (t1 - t0 < 4) {
-    for (; n + 6 <= n1; n += 6) {
-      for (std::int64_t t = t0; t < t1; ++t) micro_tile<W, 1, 6>(a, t, n);
-    }
+  if (t1 - t0 == 1) {
+    for (; n + 6 <= n1; n += 6) micro_tile<W, 1, 6>(w, x, t0, n, out, stride);
   }
-  for (; n + 3 <= n1; n += 3) row_panel<W, 3>(a, t0, t1, n);
-  for (; n < n1; ++n) row_panel<W, 1>(a, t0, t1, n);
+  for (; n + 3 <= n1; n += 3) row_panel<W, 3>(w, x, t0, t1, n, out, stride);
+  if (n1 - n == 2) return row_panel<W, 2>(w, x, t0, t1, n, out, stride);
+  if (n1 - n == 1) row_panel<W, 1>(w, x, t0, t1, n, out, stride);
 }
 
 }  // namespace

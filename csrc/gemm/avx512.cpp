@@ -9,89 +9,156 @@ namespace {
 
 constexpr std::int64_t lanes = 16;
 
-// How sixteen consecutive weights of a row are read. `start` is the row's first element, k a column; load() is called
-// with k such that k + 16 columns exist, one() with any k.
+// How sixteen consecutive weights of a row are read, or the first of them (zeros behind), from `start` on.
 struct F32Weight {
   using Element = float;
-  static __m512 load(const float* start, std::int64_t k) { return _mm512_loadu_ps(start + k); }
-  static float one(const float* start, std::int64_t k) { return start[k]; }
+  static __m512 load(const float* start) { return _mm512_loadu_ps(start); }
+  static __m512 load_first(const float* start, __mmask16 which) { return _mm512_maskz_loadu_ps(which, start); }
 };
 
 struct Bf16Weight {
   using Element = std::uint16_t;
-  static __m512 load(const std::uint16_t* start, std::int64_t k) {
-    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start + k));
+  static __m512 widen(__m256i bits) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
   }
-  static float one(const std::uint16_t* start, std::int64_t k) {
-    const std::uint32_t word = static_cast<std::uint32_t>(start[k]) << 16;
-    float value;
-    __builtin_memcpy(&value, &word, sizeof(value));
-    return value;
+  static __m512 load(const std::uint16_t* start) {
+    return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(start)));
+  }
+  static __m512 load_first(const std::uint16_t* start, __mmask16 which) {
+    return widen(_mm256_maskz_loadu_epi16(which, start));
   }
 };
 
-float sum_lanes(__m512 v) {
-  const __m256 high = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1));
-  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), high);
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+// Sums of sixteen lanes are taken in one order everywhere: lane i + 8 to lane i, then i + 4, i + 2, i + 1. Those of
+// several vectors are taken together, which saves most of the shuffling, and gives the same bits.
+
+// Quarter q of the result: the sums of lanes i, i + 4, i + 8 and i + 12 of the vector number q.
+__m512 quarter_sums(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
+  const __m512 first = _mm512_add_ps(_mm512_shuffle_f32x4(v0, v1, 0x44), _mm512_shuffle_f32x4(v0, v1, 0xEE));
+  const __m512 second = _mm512_add_ps(_mm512_shuffle_f32x4(v2, v3, 0x44), _mm512_shuffle_f32x4(v2, v3, 0xEE));
+  return _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88), _mm512_shuffle_f32x4(first, second, 0xDD));
 }
 
-// `count` (1..16) floats and zeros after them.
-__m512 load_some(const float* from, std::int64_t count) {
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << count) - 1U), from);
+// Lanes 0 and 1 of each quarter: what lanes i and i + 2 of that quarter of a sum to; lanes 2 and 3: those of b.
+__m512 pair_sums(__m512 a, __m512 b) {
+  const __m512d x = _mm512_castps_pd(a), y = _mm512_castps_pd(b);
+  return _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
 }
 
-template <class W>
-__m512 load_some_weights(const typename W::Element* start, std::int64_t k, std::int64_t count) {
-  float widened[lanes] = {};
-  for (std::int64_t i = 0; i < count; ++i) widened[i] = W::one(start, k + i);
-  return _mm512_loadu_ps(widened);
+// Lane j of quarter q of the result: the sum of quarter q of the vector number j.
+__m512 lane_sums(__m512 v0, __m512 v1, __m512 v2, __m512 v3) {
+  const __m512 first = pair_sums(v0, v1), second = pair_sums(v2, v3);
+  return _mm512_add_ps(_mm512_shuffle_ps(first, second, 0x88), _mm512_shuffle_ps(first, second, 0xDD));
+}
+
+__m128 quarter(__m512 v, int number) {
+  switch (number) {
+    case 0: return _mm512_castps512_ps128(v);
+    case 1: return _mm512_extractf32x4_ps(v, 1);
+    case 2: return _mm512_extractf32x4_ps(v, 2);
+    default: return _mm512_extractf32x4_ps(v, 3);
+  }
+}
+
+template <int count>
+void store_first(float* to, __m128 v) {
+  if constexpr (count == 4) {
+    _mm_storeu_ps(to, v);
+  } else {
+    if constexpr (count == 1) _mm_store_ss(to, v);
+    if constexpr (count > 1) _mm_storel_pi(reinterpret_cast<__m64*>(to), v);
+    if constexpr (count == 3) _mm_store_ss(to + 2, _mm_movehl_ps(v, v));
+  }
+}
+
+// Quarter i: of token i's vector number J; zeros where there is none.
+template <int J, int TT, int NN>
+__m512 token_sums(const __m512 (&acc)[TT][NN]) {
+  const __m512 zero = _mm512_setzero_ps();
+  if constexpr (J >= NN) {
+    return zero;
+  } else {
+    constexpr int last = TT - 1;
+    return quarter_sums(acc[0][J], acc[1][J], TT > 2 ? acc[last < 2 ? last : 2][J] : zero, TT > 3 ? acc[last][J] : zero);
+  }
+}
+
+// Sums J..J + 4 (or to the last of NN) of each of up to four tokens.
+template <int J, int TT, int NN>
+void store_sums(const __m512 (&acc)[TT][NN], float* out, std::int64_t stride) {
+  constexpr int count = NN - J < 4 ? NN - J : 4;
+  const __m512 zero = _mm512_setzero_ps();
+  if constexpr (TT == 1) {
+    const __m512* v = acc[0] + J;
+    const __m512 four = quarter_sums(v[0], count > 1 ? v[1] : zero, count > 2 ? v[2] : zero, count > 3 ? v[3] : zero);
+    const __m512 two = _mm512_add_ps(four, _mm512_shuffle_ps(four, four, 0x4E));
+    const __m512 one = _mm512_add_ps(two, _mm512_shuffle_ps(two, two, 0xB1));
+    for (int j = 0; j < count; ++j) _mm_store_ss(out + J + j, quarter(one, j));
+  } else {
+    const __m512 all = lane_sums(token_sums<J>(acc), token_sums<J + 1>(acc), token_sums<J + 2>(acc),
+                                 token_sums<J + 3>(acc));
+#pragma GCC unroll 4
+    for (int i = 0; i < TT; ++i) store_first<count>(out + i * stride + J, quarter(all, i));
+  }
 }
 
 template <class W, int TT, int NN>
-void micro_tile(const GemmArgs& a, std::int64_t t, std::int64_t n) {
-  const float* x = a.x + t * a.inner;
+void micro_tile(const PlainMatrix& matrix, const FloatRows& x, std::int64_t t, std::int64_t n, float* out,
+                std::int64_t stride) {
+  const std::int64_t inner = matrix.inner;
+  const float* rows[TT];
+  for (int i = 0; i < TT; ++i) rows[i] = x.x + (x.index == nullptr ? t + i : x.index[t + i]) * x.stride;
   const typename W::Element* w[NN];
-  for (int j = 0; j < NN; ++j) {
-    w[j] = static_cast<const typename W::Element*>(a.weight) + (n + j) * a.inner;
-  }
+  for (int j = 0; j < NN; ++j) w[j] = static_cast<const typename W::Element*>(matrix.values) + (n + j) * inner;
   __m512 acc[TT][NN];
+#pragma GCC unroll 4
   for (int i = 0; i < TT; ++i) {
     for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_setzero_ps();
   }
-  const auto multiply = [&](const __m512(&weights)[NN], int i, __m512 values) {
-    for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_fmadd_ps(values, weights[j], acc[i][j]);
-  };
   std::int64_t k = 0;
-  __m512 weights[NN];
-  for (; k + lanes <= a.inner; k += lanes) {
-    for (int j = 0; j < NN; ++j) weights[j] = W::load(w[j], k);
-    for (int i = 0; i < TT; ++i) multiply(weights, i, _mm512_loadu_ps(x + i * a.inner + k));
+  for (; k + lanes <= inner; k += lanes) {
+    __m512 weights[NN];
+    for (int j = 0; j < NN; ++j) weights[j] = W::load(w[j] + k);
+#pragma GCC unroll 4
+    for (int i = 0; i < TT; ++i) {
+      const __m512 values = _mm512_loadu_ps(rows[i] + k);
+      for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_fmadd_ps(values, weights[j], acc[i][j]);
+    }
   }
-  if (k < a.inner) {
-    const std::int64_t count = a.inner - k;
-    for (int j = 0; j < NN; ++j) weights[j] = load_some_weights<W>(w[j], k, count);
-    for (int i = 0; i < TT; ++i) multiply(weights, i, load_some(x + i * a.inner + k, count));
+  if (k < inner) {
+    const __mmask16 rest = static_cast<__mmask16>((1U << (inner - k)) - 1U);
+    __m512 weights[NN];
+    for (int j = 0; j < NN; ++j) weights[j] = W::load_first(w[j] + k, rest);
+#pragma GCC unroll 4
+    for (int i = 0; i < TT; ++i) {
+      const __m512 values = _mm512_maskz_loadu_ps(rest, rows[i] + k);
+      for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_fmadd_ps(values, weights[j], acc[i][j]);
+    }
   }
-  for (int i = 0; i < TT; ++i) {
-    for (int j = 0; j < NN; ++j) a.out[(t + i) * a.rows + n + j] = sum_lanes(acc[i][j]);
-  }
+  store_sums<0>(acc, out + t * stride + n, stride);
+  if constexpr (NN > 4) store_sums<4>(acc, out + t * stride + n, stride);
 }
 
 template <class W, int NN>
-void row_panel(const GemmArgs& a, std::int64_t t, std::int64_t t1, std::int64_t n) {
-  for (; t + 4 <= t1; t += 4) micro_tile<W, 4, NN>(a, t, n);
-  for (; t < t1; ++t) micro_tile<W, 1, NN>(a, t, n);
+void row_panel(const PlainMatrix& w, const FloatRows& x, std::int64_t t, std::int64_t t1, std::int64_t n, float* out,
+               std::int64_t stride) {
+  for (; t + 4 <= t1; t += 4) micro_tile<W, 4, NN>(w, x, t, n, out, stride);
+  if (t1 - t == 3) return micro_tile<W, 3, NN>(w, x, t, n, out, stride);
+  if (t1 - t == 2) return micro_tile<W, 2, NN>(w, x, t, n, out, stride);
+  if (t1 - t == 1) micro_tile<W, 1, NN>(w, x, t, n, out, stride);
 }
 
+using Panel = void (*)(const PlainMatrix& w, const FloatRows& x, std::int64_t t, std::int64_t t1, std::int64_t n,
+                       float* out, std::int64_t stride);
+
 template <class W>
-void tile(const GemmArgs& a, std::int64_t t0, std::int64_t t1, std::int64_t n0, std::int64_t n1) {
+void tile(const PlainMatrix& w, const FloatRows& x, std::int64_t t0, std::int64_t t1, std::int64_t n0, std::int64_t n1,
+          float* out, std::int64_t stride) {
+  constexpr Panel last[6] = {nullptr,         row_panel<W, 1>, row_panel<W, 2>,
+                             row_panel<W, 3>, row_panel<W, 4>, row_panel<W, 5>};
   std::int64_t n = n0;
-  for (; n + 6 <= n1; n += 6) row_panel<W, 6>(a, t0, t1, n);
-  for (; n < n1; ++n) row_panel<W, 1>(a, t0, t1, n);
+  for (; n + 6 <= n1; n += 6) row_panel<W, 6>(w, x, t0, t1, n, out, stride);
+  if (n < n1) last[n1 - n](w, x, t0, t1, n, out, stride);
 }
 
 }  // namespace

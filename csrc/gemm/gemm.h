@@ -11,20 +11,21 @@
 
 #include <cstdint>
 
+#include "core/float_rows.h"
+
 namespace tusi {
 
 enum class WeightFormat : int { f32, bf16 };
 
-struct GemmArgs {
-  const float* x;                    // [T][K]
-  const void* weight;                // see above
-  float* out;                        // [T][N]
-  std::int64_t tokens, rows, inner;  // T, N, K
+struct PlainMatrix {
+  const void* values;        // see above
+  std::int64_t rows, inner;  // N, K
   WeightFormat format;
 };
 
-// Fills out[t0..t1][n0..n1].
-using GemmTile = void (*)(const GemmArgs& args, std::int64_t t0, std::int64_t t1, std::int64_t n0, std::int64_t n1);
+// Rows t0..t1 of x by rows n0..n1 of w: the product of t and n goes to out[t * stride + n].
+using GemmTile = void (*)(const PlainMatrix& w, const FloatRows& x, std::int64_t t0, std::int64_t t1, std::int64_t n0,
+                          std::int64_t n1, float* out, std::int64_t stride);
 
 namespace generic {
 GemmTile gemm_tile(WeightFormat format) noexcept;

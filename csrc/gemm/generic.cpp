@@ -17,13 +17,13 @@ float widen_bf16(std::uint16_t bits) {
   return value;
 }
 
-void widen_row(const GemmArgs& a, std::int64_t n, std::int64_t k0, std::int64_t count, float* out) {
-  switch (a.format) {
+void widen_row(const PlainMatrix& w, std::int64_t n, std::int64_t k0, std::int64_t count, float* out) {
+  switch (w.format) {
     case WeightFormat::f32:
-      std::memcpy(out, static_cast<const float*>(a.weight) + n * a.inner + k0, static_cast<std::size_t>(count) * 4);
+      std::memcpy(out, static_cast<const float*>(w.values) + n * w.inner + k0, static_cast<std::size_t>(count) * 4);
       return;
     case WeightFormat::bf16: {
-      const std::uint16_t* row = static_cast<const std::uint16_t*>(a.weight) + n * a.inner + k0;
+      const std::uint16_t* row = static_cast<const std::uint16_t*>(w.values) + n * w.inner + k0;
       for (std::int64_t i = 0; i < count; ++i) out[i] = widen_bf16(row[i]);
       return;
     }
@@ -44,34 +44,35 @@ void dot_rows(const float* x, const float (&w)[tile_rows][stretch], std::int64_t
   }
 }
 
-void tile(const GemmArgs& a, std::int64_t t0, std::int64_t t1, std::int64_t n0, std::int64_t n1) {
-  float w[tile_rows][stretch];
+void tile(const PlainMatrix& w, const FloatRows& x, std::int64_t t0, std::int64_t t1, std::int64_t n0, std::int64_t n1,
+          float* out, std::int64_t stride) {
+  float widened[tile_rows][stretch];
   float padded[stretch];
-  if (a.inner == 0) {
+  if (w.inner == 0) {
     for (std::int64_t t = t0; t < t1; ++t) {
-      for (std::int64_t n = n0; n < n1; ++n) a.out[t * a.rows + n] = 0.0F;
+      for (std::int64_t n = n0; n < n1; ++n) out[t * stride + n] = 0.0F;
     }
   }
   for (std::int64_t n = n0; n < n1; n += tile_rows) {
     const int rows = static_cast<int>(n1 - n < tile_rows ? n1 - n : tile_rows);
-    for (std::int64_t k0 = 0; k0 < a.inner; k0 += stretch) {
-      const std::int64_t count = a.inner - k0 < stretch ? a.inner - k0 : stretch;
+    for (std::int64_t k0 = 0; k0 < w.inner; k0 += stretch) {
+      const std::int64_t count = w.inner - k0 < stretch ? w.inner - k0 : stretch;
       const std::int64_t rounded = (count + lanes - 1) / lanes * lanes;
       for (int r = 0; r < tile_rows; ++r) {
-        if (r < rows) widen_row(a, n + r, k0, count, w[r]);
-        for (std::int64_t k = r < rows ? count : 0; k < rounded; ++k) w[r][k] = 0.0F;
+        if (r < rows) widen_row(w, n + r, k0, count, widened[r]);
+        for (std::int64_t k = r < rows ? count : 0; k < rounded; ++k) widened[r][k] = 0.0F;
       }
       for (std::int64_t t = t0; t < t1; ++t) {
-        const float* x = a.x + t * a.inner + k0;
+        const float* from = x.x + (x.index == nullptr ? t : x.index[t]) * x.stride + k0;
         if (rounded != count) {
-          std::memcpy(padded, x, static_cast<std::size_t>(count) * 4);
+          std::memcpy(padded, from, static_cast<std::size_t>(count) * 4);
           for (std::int64_t k = count; k < rounded; ++k) padded[k] = 0.0F;
-          x = padded;
+          from = padded;
         }
         float sums[tile_rows];
-        dot_rows(x, w, rounded, sums);
-        float* out = a.out + t * a.rows + n;
-        for (int r = 0; r < rows; ++r) out[r] = k0 == 0 ? sums[r] : out[r] + sums[r];
+        dot_rows(from, widened, rounded, sums);
+        float* to = out + t * stride + n;
+        for (int r = 0; r < rows; ++r) to[r] = k0 == 0 ? sums[r] : to[r] + sums[r];
       }
     }
   }

@@ -42,7 +42,8 @@ void route(const Call& c, const Pool& pool, GemmTile tile, float* weights, std::
   const MoeArgs& a = c.a;
   const std::int64_t experts = pool.experts.count;
   float* logits = c.work.router_logits.take<float>(a.tokens * experts);
-  gemm({c.x, pool.router.weight, logits, a.tokens, experts, a.width, WeightFormat::f32}, tile);
+  const PlainMatrix router{pool.router.weight, experts, a.width, WeightFormat::f32};
+  gemm({router, c.x, nullptr, nullptr, logits, a.tokens, 0.0F, false}, tile);
   topk_softmax({logits, pool.router.bias, weights, ids, a.tokens, experts, a.top_k, a.norm_min});
 }
 

@@ -1,8 +1,6 @@
 #include "qgemm/driver.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 
 #include "core/thread_pool.h"
 #include "norm/norm.h"
@@ -142,19 +140,6 @@ void qgemm(const QgemmArgs& args, const QgemmKernels& kernels) {
   on_all_threads(a, [&](const BlockPair& p, std::int64_t t0, std::int64_t t1) {
     kernels.int8_pair(a.weight, rows, t0, t1, p);
   });
-}
-
-Scratch::~Scratch() { std::free(memory_); }
-
-void* Scratch::reserve(std::size_t bytes) {
-  if (bytes > capacity_) {
-    std::free(memory_);
-    const std::size_t rounded = (bytes + bytes / 8 + 63) / 64 * 64;
-    memory_ = std::aligned_alloc(64, rounded);
-    capacity_ = memory_ == nullptr ? 0 : rounded;
-    if (memory_ == nullptr) throw std::bad_alloc();
-  }
-  return memory_;
 }
 
 void RoundedBuffer::resize(const PackedMatrix& w, std::int64_t tokens) {

@@ -1,10 +1,10 @@
 // The threaded product over integer weights, and what its callers share: shapes, rounding of rows, packing.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "core/cpu.h"
+#include "core/scratch.h"
 #include "qgemm/qgemm.h"
 
 namespace tusi {
@@ -32,24 +32,6 @@ struct QgemmArgs {
 };
 
 void qgemm(const QgemmArgs& args, const QgemmKernels& kernels);
-
-// Memory that grows and stays, one piece a caller's thread: what a layer needs between its steps.
-class Scratch {
- public:
-  template <class T>
-  T* take(std::int64_t count) {
-    return static_cast<T*>(reserve(static_cast<std::size_t>(count) * sizeof(T)));
-  }
-  ~Scratch();
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
- private:
-  void* reserve(std::size_t bytes);
-  void* memory_ = nullptr;
-  std::size_t capacity_ = 0;
-};
 
 struct RoundedBuffer {
   Scratch codes, scales, offsets;

@@ -23,6 +23,8 @@
 
 #include <cstdint>
 
+#include "core/float_rows.h"
+
 namespace tusi {
 
 constexpr std::int64_t block_rows = 16;
@@ -44,12 +46,6 @@ struct RoundedRows {
   const std::int8_t* codes;      // [T][chunks * 8], zeros in the padding
   const float* scales;           // [T][groups]
   const std::int32_t* offsets;   // [T][groups]
-  const std::int32_t* index;
-};
-
-struct FloatRows {
-  const float* x;  // [T][inner]
-  std::int64_t stride;
   const std::int32_t* index;
 };
 

@@ -4,6 +4,7 @@
 #include "check.h"
 #include "core/thread_pool.h"
 #include "gemm/driver.h"
+#include "norm/norm.h"
 
 namespace tusi {
 namespace {
@@ -15,7 +16,8 @@ struct Problem {
   std::vector<std::uint8_t> weight;  // exactly as long as the format says, so that a sanitizer sees a read past it
   std::vector<double> exact;
 
-  GemmArgs args(float* out) const { return {x.data(), weight.data(), out, tokens, rows, inner, format}; }
+  PlainMatrix matrix() const { return {weight.data(), rows, inner, format}; }
+  GemmArgs args(float* out) const { return {matrix(), x.data(), nullptr, nullptr, out, tokens, 0.0F, false}; }
 };
 
 template <class T>
@@ -108,6 +110,58 @@ TEST(rows_do_not_depend_on_batch_or_threads) {
       one.tokens = 1;
       gemm(one, tile);
       CHECK(std::memcmp(out.data(), expected.data() + t * 101, 101 * sizeof(float)) == 0);
+    }
+  }
+}
+
+TEST(a_tile_reads_the_rows_that_it_is_told_to) {
+  for (const WeightFormat format : {WeightFormat::f32, WeightFormat::bf16}) {
+    for (const std::int64_t inner : {7, 16, 40}) {
+      const Problem p = make(format, 9, 23, inner);
+      const std::vector<std::int32_t> index{8, 0, 3, 3, 5, 1, 7};
+      for (const Isa isa : test::supported_isas()) {
+        const GemmTile tile = select_gemm_tile(format, isa);
+        test::Guarded whole(9 * 23);
+        gemm(p.args(whole.data()), tile);
+        for (std::int64_t rows = 1; rows <= 7; ++rows) {
+          for (std::int64_t n0 = 0; n0 < 23; n0 += 5) {
+            for (std::int64_t n1 = n0 + 1; n1 <= 23; ++n1) {
+              test::Guarded out(static_cast<std::size_t>(rows * 23));
+              tile(p.matrix(), {p.x.data(), inner, index.data()}, 0, rows, n0, n1, out.data(), 23);
+              CHECK(out.intact());
+              for (std::int64_t i = 0; i < rows * 23; ++i) {
+                const bool inside = i % 23 >= n0 && i % 23 < n1;
+                const float expected =
+                    inside ? whole.data()[index[static_cast<std::size_t>(i / 23)] * 23 + i % 23] : test::Guarded::sentinel;
+                CHECK(out.data()[i] == expected);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(norm_bias_and_addition_are_those_of_single_steps) {
+  const Problem p = make(WeightFormat::bf16, 70, 101, 300);
+  const std::vector<float> norm = test::normal(300, 3), bias = test::normal(101, 4), before = test::normal(70 * 101, 5);
+  std::vector<float> normed(70 * 300), product(70 * 101);
+  rms_norm({p.x.data(), norm.data(), nullptr, normed.data(), 70, 300, 1e-5F});
+  for (const Isa isa : test::supported_isas()) {
+    const GemmTile tile = select_gemm_tile(p.format, isa);
+    gemm({p.matrix(), normed.data(), nullptr, nullptr, product.data(), 70, 0.0F, false}, tile);
+    for (const bool with_bias : {false, true}) {
+      for (const bool add : {false, true}) {
+        test::Guarded out(70 * 101);
+        std::memcpy(out.data(), before.data(), before.size() * sizeof(float));
+        gemm({p.matrix(), p.x.data(), norm.data(), with_bias ? bias.data() : nullptr, out.data(), 70, 1e-5F, add}, tile);
+        CHECK(out.intact());
+        for (std::size_t i = 0; i < before.size(); ++i) {
+          const float value = with_bias ? product[i] + bias[i % 101] : product[i];
+          CHECK(out.data()[i] == (add ? before[i] + value : value));
+        }
+      }
     }
   }
 }

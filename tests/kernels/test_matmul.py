@@ -45,6 +45,34 @@ def test_float_products_equal_the_reference(isa: str, tokens: int, inner: int) -
     assert_product(kernels.gemm_bf16(x_TK, bits_NK, isa=isa), x_TK, reference.bf16_to_f32(bits_NK))
 
 
+@each_isa
+@pytest.mark.parametrize("tokens", [0, 1, 3, 64])
+@pytest.mark.parametrize(
+    ("name", "inner", "rows"), [("gemm_f32", 20, 31), ("gemm_bf16", 513, 5), ("gemm_bf16", 64, 96)]
+)
+def test_norm_bias_and_addition_equal_the_reference(name: str, inner: int, rows: int, tokens: int, isa: str) -> None:
+    op, twin = getattr(kernels, name), getattr(reference, name)
+    x_TK, weight_NK = normal(tokens, inner), normal(rows, inner, seed=1)
+    weight = reference.f32_to_bf16(weight_NK) if name == "gemm_bf16" else weight_NK
+    residual_TN = normal(tokens, rows, seed=4)
+    bias_N, norm_K = normal(rows, seed=2), normal(inner, seed=3)
+    norm: dict[str, Any] = {"norm_K": norm_K, "eps": 1e-5}
+    cases: list[dict[str, Any]] = [{"bias_N": bias_N}, norm, {"bias_N": bias_N, **norm}]
+    for fused in cases:
+        np.testing.assert_allclose(
+            op(x_TK, weight, isa=isa, **fused), twin(x_TK, weight, **fused), rtol=1e-4, atol=1e-4
+        )
+        # A sum of steps, bit for bit: nothing in the call is fused that rounds otherwise.
+        out = residual_TN.copy()
+        assert op(x_TK, weight, isa=isa, add=True, out=out, **fused) is out
+        np.testing.assert_array_equal(out, residual_TN + op(x_TK, weight, isa=isa, **fused))
+        expected = residual_TN.copy()
+        np.testing.assert_allclose(out, twin(x_TK, weight, add=True, out=expected, **fused), rtol=1e-4, atol=1e-4)
+    normed_TK = kernels.rms_norm(x_TK, norm_K, 1e-5)
+    np.testing.assert_array_equal(op(x_TK, weight, isa=isa, **norm), op(normed_TK, weight, isa=isa))
+    np.testing.assert_array_equal(op(x_TK, weight, isa=isa, bias_N=bias_N), op(x_TK, weight, isa=isa) + bias_N)
+
+
 def test_no_columns_give_zeros() -> None:
     for isa in kernels.supported_isas():
         out = kernels.gemm_f32(normal(3, 0), normal(5, 0), isa=isa)
@@ -75,9 +103,11 @@ def test_a_row_is_the_same_alone_and_in_any_batch_on_any_threads(isa: str) -> No
 def products() -> list[Any]:
     x_TK = normal(3, 20)
     float_out = np.empty((3, 6), np.float32)
+    fused = {"bias_N": normal(6), "norm_K": normal(20), "eps": 1e-5}
     return [
         (kernels.gemm_f32, {"x_TK": x_TK, "weight_NK": normal(6, 20), "out": float_out}),
         (kernels.gemm_bf16, {"x_TK": x_TK, "weight_NK": reference.f32_to_bf16(normal(6, 20)), "out": float_out}),
+        (kernels.gemm_f32, {"x_TK": x_TK, "weight_NK": normal(6, 20), "out": float_out, **fused}),
     ]
 
 
@@ -91,6 +121,8 @@ def test_isa_and_overlap_are_checked() -> None:
     _, good = products()[0]
     with pytest.raises(ValueError, match="isa is 'sse'; expected generic, avx2, avx512"):
         kernels.gemm_f32(**good, isa="sse")
+    with pytest.raises(ValueError, match="to be added to `out`, and none was given"):
+        kernels.gemm_f32(good["x_TK"], good["weight_NK"], add=True)
     square = normal(4, 4)
     with pytest.raises(ValueError, match="out shares memory with x_TK"):
         kernels.gemm_f32(square, normal(4, 4), out=square)

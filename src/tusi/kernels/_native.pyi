@@ -15,8 +15,26 @@ def supported_isas() -> list[str]: ...
 def bf16_to_f32(bits: NDArray[Any], out: NDArray[Any]) -> None: ...
 def f32_to_bf16(values: NDArray[Any], out: NDArray[Any]) -> None: ...
 def gelu(x: NDArray[Any], out: NDArray[Any]) -> None: ...
-def gemm_bf16(x_TK: NDArray[Any], weight_NK: NDArray[Any], out: NDArray[Any], isa: str | None = None) -> None: ...
-def gemm_f32(x_TK: NDArray[Any], weight_NK: NDArray[Any], out: NDArray[Any], isa: str | None = None) -> None: ...
+def gemm_bf16(
+    x_TK: NDArray[Any],
+    weight_NK: NDArray[Any],
+    out: NDArray[Any],
+    bias_N: NDArray[Any] | None = None,
+    norm_K: NDArray[Any] | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    isa: str | None = None,
+) -> None: ...
+def gemm_f32(
+    x_TK: NDArray[Any],
+    weight_NK: NDArray[Any],
+    out: NDArray[Any],
+    bias_N: NDArray[Any] | None = None,
+    norm_K: NDArray[Any] | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    isa: str | None = None,
+) -> None: ...
 def moe(
     x_TD: NDArray[Any],
     out: NDArray[Any],

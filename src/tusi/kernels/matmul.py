@@ -28,20 +28,42 @@ def f32_to_bf16(values: F32, *, out: U16 | None = None) -> U16:
     return out
 
 
-def gemm_f32(x_TK: F32, weight_NK: F32, *, out: F32 | None = None, isa: str | None = None) -> F32:
-    """x @ weight.T"""
-    out = _result(x_TK, weight_NK) if out is None else out
-    _native.gemm_f32(x_TK, weight_NK, out, isa)
+def gemm_f32(
+    x_TK: F32,
+    weight_NK: F32,
+    *,
+    bias_N: F32 | None = None,
+    norm_K: F32 | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    out: F32 | None = None,
+    isa: str | None = None,
+) -> F32:
+    """x @ weight.T + bias. norm_K: x is RMS-normalised with it first. add: to what `out` (then needed) holds."""
+    out = _result(x_TK, weight_NK, add) if out is None else out
+    _native.gemm_f32(x_TK, weight_NK, out, bias_N, norm_K, eps, add, isa)
     return out
 
 
-def gemm_bf16(x_TK: F32, weight_NK: U16, *, out: F32 | None = None, isa: str | None = None) -> F32:
-    """x @ weight.T with bfloat16 weights."""
-    out = _result(x_TK, weight_NK) if out is None else out
-    _native.gemm_bf16(x_TK, weight_NK, out, isa)
+def gemm_bf16(
+    x_TK: F32,
+    weight_NK: U16,
+    *,
+    bias_N: F32 | None = None,
+    norm_K: F32 | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    out: F32 | None = None,
+    isa: str | None = None,
+) -> F32:
+    """The same with bfloat16 weights."""
+    out = _result(x_TK, weight_NK, add) if out is None else out
+    _native.gemm_bf16(x_TK, weight_NK, out, bias_N, norm_K, eps, add, isa)
     return out
 
 
-def _result(x_TK: F32, weight_NK: F32 | U16) -> F32:
+def _result(x_TK: F32, weight_NK: F32 | U16, add: bool) -> F32:
+    if add:
+        raise ValueError("the product is to be added to `out`, and none was given. Pass the array to add to.")
     # Shapes too wrong to index are the binding's to refuse, with a message that names the argument.
     return np.empty((*x_TK.shape[:1], *weight_NK.shape[:1]), np.float32)

@@ -35,14 +35,39 @@ def f32_to_bf16(values: F32) -> U16:
     return np.where(np.isnan(values), 0x7FC0, rounded).astype(np.uint16)
 
 
-def gemm_f32(x_TK: F32, weight_NK: F32) -> F32:
-    """x @ weight.T"""
-    return x_TK @ weight_NK.T
+def gemm_f32(
+    x_TK: F32,
+    weight_NK: F32,
+    *,
+    bias_N: F32 | None = None,
+    norm_K: F32 | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    out: F32 | None = None,
+) -> F32:
+    """x @ weight.T + bias, of the normalised x if there is a norm, added to `out` if asked."""
+    normed_TK = x_TK if norm_K is None else rms_norm(x_TK, norm_K, eps)
+    product_TN: F32 = normed_TK @ weight_NK.T
+    if bias_N is not None:
+        product_TN = product_TN + bias_N
+    if out is None:
+        return product_TN
+    out[...] = out + product_TN if add else product_TN
+    return out
 
 
-def gemm_bf16(x_TK: F32, weight_NK: U16) -> F32:
-    """x @ weight.T with bfloat16 weights, float32 activations and sums."""
-    return gemm_f32(x_TK, bf16_to_f32(weight_NK))
+def gemm_bf16(
+    x_TK: F32,
+    weight_NK: U16,
+    *,
+    bias_N: F32 | None = None,
+    norm_K: F32 | None = None,
+    eps: float = 0.0,
+    add: bool = False,
+    out: F32 | None = None,
+) -> F32:
+    """The same with bfloat16 weights: activations and sums are float32."""
+    return gemm_f32(x_TK, bf16_to_f32(weight_NK), bias_N=bias_N, norm_K=norm_K, eps=eps, add=add, out=out)
 
 
 def rms_norm(x_TD: F32, weight_D: F32, eps: float) -> F32:

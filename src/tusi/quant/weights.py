@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,15 +125,18 @@ class _Base:
     def activations(self) -> Literal["float32"]:
         return "float32"
 
-    def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
+    def _product(self, x_TK: F32, **fused: Any) -> F32:
+        """x @ weight.T with what the kernel does in the same call."""
         raise NotImplementedError
 
+    def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
+        return self._product(x_TK, bias_N=bias_N)
+
     def normed_linear(self, x_TK: F32, norm_K: F32, eps: float) -> F32:
-        return self.linear(kernels.rms_norm(x_TK, norm_K, eps))
+        return self._product(x_TK, norm_K=norm_K, eps=eps)
 
     def linear_add(self, x_TK: F32, residual_TN: F32) -> F32:
-        residual_TN += self.linear(x_TK)
-        return residual_TN
+        return self._product(x_TK, add=True, out=residual_TN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +159,8 @@ class Float32Weight(_Base):
     def with_arrays(self, arrays: tuple[NDArray[np.generic], ...]) -> Float32Weight:
         return Float32Weight(*arrays)  # type: ignore[arg-type]
 
-    def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
-        return _add_bias(kernels.gemm_f32(x_TK, self.weight_NK), bias_N)
+    def _product(self, x_TK: F32, **fused: Any) -> F32:
+        return kernels.gemm_f32(x_TK, self.weight_NK, **fused)
 
     def rows(self, ids_T: I64) -> F32:
         return self.weight_NK[ids_T]
@@ -186,8 +189,8 @@ class BFloat16Weight(_Base):
     def with_arrays(self, arrays: tuple[NDArray[np.generic], ...]) -> BFloat16Weight:
         return BFloat16Weight(*arrays)  # type: ignore[arg-type]
 
-    def linear(self, x_TK: F32, bias_N: F32 | None = None) -> F32:
-        return _add_bias(kernels.gemm_bf16(x_TK, self.weight_NK), bias_N)
+    def _product(self, x_TK: F32, **fused: Any) -> F32:
+        return kernels.gemm_bf16(x_TK, self.weight_NK, **fused)
 
     def rows(self, ids_T: I64) -> F32:
         return kernels.bf16_to_f32(self.weight_NK[ids_T])
@@ -303,12 +306,6 @@ def with_activations(weight: Weight | StackedWeight, activations: Activations) -
         first = with_activations(weight.first, activations)
         return replace(weight, first=first)  # type: ignore[arg-type]  # a stack holds no stacks
     return replace(weight, activations=activations) if isinstance(weight, IntegerWeight) else weight
-
-
-def _add_bias(out_TN: F32, bias_N: F32 | None) -> F32:
-    if bias_N is not None:
-        out_TN += bias_N
-    return out_TN
 
 
 def _to_f32(array: F32 | U16) -> F32:
