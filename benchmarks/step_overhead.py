@@ -49,6 +49,7 @@ class StillModel:
         self._embeds_TD = np.zeros((1024, text.hidden_size), np.float32)
         rng = np.random.default_rng(0)
         self._logits_RV = rng.normal(0.0, 2.0, (max_num_seqs, text.vocab_size)).astype(np.float32)
+        self._first_call_seconds = 0.1
         self.calls: list[tuple[float, float, int]] = []
 
     def embed(self, input_ids_T: NDArray[np.int64]) -> F32:
@@ -65,6 +66,9 @@ class StillModel:
         attn: AttentionMetadata,
         kv_caches: Sequence[LayerKVCache],
     ) -> F32:
+        if self._first_call_seconds:  # until all requests have come, so that they run side by side
+            time.sleep(self._first_call_seconds)
+            self._first_call_seconds = 0.0
         return inputs_embeds_TD
 
     def compute_logits(self, hidden_TD: F32) -> F32:

@@ -5,7 +5,7 @@
 namespace tusi::bindings {
 namespace {
 
-constexpr const char* dtype_names[] = {"float32", "uint16", "int8", "uint8", "int32", "int64"};
+constexpr const char* dtype_names[] = {"float32", "uint16", "int8", "uint8", "int32", "int64", "float64"};
 
 nb::dlpack::dtype dlpack_dtype(Dtype dtype) {
   switch (dtype) {
@@ -15,6 +15,7 @@ nb::dlpack::dtype dlpack_dtype(Dtype dtype) {
     case Dtype::u8: return nb::dtype<std::uint8_t>();
     case Dtype::i32: return nb::dtype<std::int32_t>();
     case Dtype::i64: return nb::dtype<std::int64_t>();
+    case Dtype::f64: return nb::dtype<double>();
   }
   return {};
 }

@@ -23,7 +23,7 @@ namespace nb = nanobind;
 using In = nb::ndarray<nb::ro, nb::device::cpu>;
 using Out = nb::ndarray<nb::device::cpu>;
 
-enum class Dtype { f32, u16, i8, u8, i32, i64 };
+enum class Dtype { f32, u16, i8, u8, i32, i64, f64 };
 
 constexpr std::int64_t any = -1;  // in an expected shape: whatever is there
 
@@ -94,5 +94,6 @@ void bind_gemm(nb::module_& m);
 void bind_moe(nb::module_& m);
 void bind_qgemm(nb::module_& m);
 void bind_runtime(nb::module_& m);
+void bind_sampling(nb::module_& m);
 
 }  // namespace tusi::bindings

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tusi.engine.logprobs import gather_logprobs, log_softmax, top_ids
+from tusi.engine.logprobs import gather_logprobs, log_softmax
+from tusi.kernels.reference_sampling import top_ids
 
 
 def test_log_softmax_of_large_logits_is_exact_and_adds_up_to_one() -> None:

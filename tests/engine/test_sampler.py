@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from tests.engine import slow_sampler
 from tusi.core.errors import EngineError
-from tusi.engine.sampler import SampledToken, SamplingRow, adjust_logits, draw, random_key, truncate_logits
+from tusi.engine.sampler import SampledToken, SamplingRow, adjust_logits, random_key, sample_batch, truncate_logits
 from tusi.engine.sampler import sample as sample_one
 from tusi.engine.sampling_params import SamplingParams
+from tusi.kernels.reference_sampling import draw
 
 
 def sample(logits_RV: np.ndarray, rows: list[SamplingRow]) -> list[SampledToken]:
@@ -143,6 +144,52 @@ def test_a_draw_does_not_depend_on_batch_mates() -> None:
     alone = [sample(matrix[i : i + 1], rows[i : i + 1])[0].token_id for i in range(5)]
     backwards = [t.token_id for t in sample(matrix[::-1], rows[::-1])][::-1]
     assert together == alone == backwards
+
+
+def test_a_batch_is_its_rows_one_by_one_whatever_they_ask_for() -> None:
+    """Plain rows, which are drawn together, beside those that are not; and one that fails alone."""
+    matrix = np.stack([logits(i) for i in range(9)])
+    matrix[4, 3] = np.nan
+    params = [
+        SamplingParams(temperature=0.0),
+        SamplingParams(temperature=0.7, top_p=0.9),
+        SamplingParams(temperature=0.0, repetition_penalty=1.5),
+        SamplingParams(temperature=1.3, top_k=5, min_p=0.01),
+        SamplingParams(temperature=0.0),
+        SamplingParams(temperature=1.0, logprobs=2),
+        SamplingParams(temperature=0.0, min_tokens=3),
+        SamplingParams(temperature=0.5, logit_bias={4: 2.0}),
+        SamplingParams(temperature=2.0),
+    ]
+    rows = [row(p, key=random_key(i), output_token_ids=[i] * i) for i, p in enumerate(params)]
+    rows[8] = row(params[8], forced_token_id=13)
+    together = sample_batch(matrix, rows)
+    assert isinstance(together[4], EngineError)
+    assert "Check the checkpoint" in str(together[4])
+    for at in (0, 1, 2, 3, 5, 6, 7, 8):
+        one = together[at]
+        assert isinstance(one, SampledToken)
+        assert one.token_id == sample_one(matrix[at], rows[at]).token_id
+        (again,) = sample_batch(matrix[at : at + 1], [rows[at]])
+        assert isinstance(again, SampledToken)
+        assert again.token_id == one.token_id
+    assert together[8].token_id == 13  # type: ignore[union-attr]
+
+
+def test_asking_for_logprobs_does_not_change_the_draws() -> None:
+    values = np.stack([logits(i, 300) for i in range(200)])
+
+    def drawn(**more: object) -> list[int]:
+        params = SamplingParams(temperature=0.9, top_p=0.8, top_k=30, **more)  # type: ignore[arg-type]
+        rows = [row(params, key=random_key(5), output_token_ids=[1] * i) for i in range(200)]
+        return [token.token_id for token in sample_batch(values, rows) if isinstance(token, SampledToken)]
+
+    assert drawn() == drawn(logprobs=1) == drawn(logprobs=1, logprobs_mode="processed_logprobs")
+
+
+def test_a_bias_beyond_all_numbers_is_an_engine_error() -> None:
+    with np.errstate(over="ignore"), pytest.raises(EngineError, match="NaN or inf"):
+        sample(logits()[None], [row(SamplingParams(logit_bias={1: 1e39}))])
 
 
 def test_a_draw_never_takes_what_was_cut_off_even_at_the_ends() -> None:

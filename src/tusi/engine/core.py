@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tusi.core.errors import CapacityError, EngineError, RequestError
 from tusi.engine.admission import check_request, token_flags
@@ -17,7 +17,7 @@ from tusi.engine.config import EngineConfig
 from tusi.engine.outputs import EngineFinishReason, EngineOutput, EngineStats
 from tusi.engine.request import Request
 from tusi.engine.runner import F32, MediaData, ModelRunner, RunnableModel
-from tusi.engine.sampler import SampledToken, SamplingRow, random_key, sample
+from tusi.engine.sampler import SampledToken, SamplingRow, random_key, sample_batch
 from tusi.engine.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 class _Generation:
     """A request and what drawing its tokens needs.
 
-    end_token_ids: all that stop it. has_reasoned: a token that ends the reasoning has come, or none was expected.
-    holds_end: none of end_token_ids may be drawn just now.
+    row: what a draw depends on where no grammar rules, no token is forced and the end is not held (it sees the output
+    grow). has_reasoned: a token that ends the reasoning has come, or none was expected. holds_end: no token that stops
+    it may be drawn just now.
     """
 
     request: Request
-    key: int
-    end_token_ids: tuple[int, ...]
+    row: SamplingRow
     has_reasoned: bool
     holds_end: bool = False
 
@@ -98,11 +98,15 @@ class EngineCore:
         params = request.sampling_params
         eos = () if params.ignore_eos else request.eos_token_ids
         request.token_flags = token_flags(request)
-        self._generations[request.request_id] = _Generation(
-            request,
+        row = SamplingRow(
+            params=params,
+            prompt_token_ids=request.prompt_token_ids,
+            output_token_ids=request.output_token_ids,
+            stop_token_ids=(*eos, *params.stop_token_ids),
             key=secrets.randbits(128) if params.seed is None else random_key(params.seed),
-            end_token_ids=(*eos, *params.stop_token_ids),
-            has_reasoned=not request.reasoning_end_token_ids,
+        )
+        self._generations[request.request_id] = _Generation(
+            request, row, has_reasoned=not request.reasoning_end_token_ids
         )
         self._scheduler.add(request)
 
@@ -207,12 +211,15 @@ class EngineCore:
         logits_RV = self._runner.execute(output)
         self._scheduler.update(output)
         generations = [self._generations[s.request.request_id] for s in output.scheduled if s.needs_logits]
-        return [self._draw(g, logits_V) for g, logits_V in zip(generations, logits_RV, strict=True)]
+        drawn = sample_batch(logits_RV, [_sampling_row(generation) for generation in generations])
+        return [self._take(generation, token) for generation, token in zip(generations, drawn, strict=True)]
 
-    def _draw(self, generation: _Generation, logits_V: F32) -> EngineOutput:
-        """Draw a request's next token. What goes wrong here (a grammar at its wits' end, NaN) is its own affair."""
+    def _take(self, generation: _Generation, token: SampledToken | EngineError) -> EngineOutput:
+        """A request's next token. What went wrong (a grammar at its wits' end, NaN) is its own affair."""
         try:
-            return self._append(generation, sample(logits_V, _sampling_row(generation)))
+            if isinstance(token, EngineError):
+                raise token
+            return self._append(generation, token)
         except EngineError as error:
             logger.warning("request %s failed: %s", generation.request.request_id, error)
             self.abort(generation.request.request_id)
@@ -242,7 +249,9 @@ class EngineCore:
         self, generation: _Generation, token_id: int, *, was_structured: bool
     ) -> EngineFinishReason | None:
         request = generation.request
-        if token_id in generation.end_token_ids or _advance_grammar(generation, token_id, is_structured=was_structured):
+        if token_id in generation.row.stop_token_ids or _advance_grammar(
+            generation, token_id, is_structured=was_structured
+        ):
             return "stop"
         max_tokens = request.sampling_params.max_tokens
         if max_tokens is not None and len(request.output_token_ids) >= max_tokens:
@@ -268,12 +277,10 @@ class EngineCore:
 
 def _sampling_row(generation: _Generation) -> SamplingRow:
     request = generation.request
-    return SamplingRow(
-        params=request.sampling_params,
-        prompt_token_ids=request.prompt_token_ids,
-        output_token_ids=request.output_token_ids,
-        stop_token_ids=generation.end_token_ids,
-        key=generation.key,
+    if request.grammar is None and not request.forced_token_ids and not generation.holds_end:
+        return generation.row
+    return replace(
+        generation.row,
         allowed_mask=request.grammar.allowed_mask() if request.grammar and generation.is_structured else None,
         forced_token_id=request.forced_token_ids[0] if request.forced_token_ids else None,
         bans_stop_tokens=generation.holds_end and not generation.is_structured,

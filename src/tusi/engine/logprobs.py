@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tusi.kernels.reference_sampling import top_ids
+
 F32 = NDArray[np.float32]
 
 
@@ -37,15 +39,3 @@ def gather_logprobs(logprobs_V: F32, token_id: int, count: int) -> SampledLogpro
         return SampledLogprobs(token_id, float(logprobs_V[token_id]), ids, logprobs_V)
     ids = top_ids(logprobs_V, count)
     return SampledLogprobs(token_id, float(logprobs_V[token_id]), ids, logprobs_V[ids])
-
-
-def top_ids(values_V: F32, count: int) -> NDArray[np.int64]:
-    """Ids of the `count` largest finite values, largest first, ties by lowest id."""
-    count = min(count, len(values_V))
-    if count == 0:
-        return np.empty(0, np.int64)
-    # The count-th largest value bounds the candidates, so that only a few of the vocabulary are sorted.
-    bound = np.partition(values_V, len(values_V) - count)[len(values_V) - count]
-    candidates = np.flatnonzero((values_V >= bound) & (values_V > -np.inf))
-    order = np.argsort(-values_V[candidates], kind="stable")
-    return candidates[order[:count]]

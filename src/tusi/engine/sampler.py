@@ -1,6 +1,7 @@
 """Draws the next token of each request from its row of logits. Pure functions: equal arguments, equal tokens.
 
 Order: grammar mask, min_tokens, logit_bias, penalties (vLLM's), then greedy or: temperature, min_p, top_k, top_p.
+Rows that need nothing of the first kind, which are most, are drawn all in one native call.
 A draw depends on the row, the request's seed and the index of the output token only: not on who else is in the batch,
 nor on preemption or chunking.
 """
@@ -8,16 +9,19 @@ nor on preemption or chunking.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tusi import kernels
 from tusi.core.errors import EngineError
-from tusi.engine.logprobs import SampledLogprobs, gather_logprobs, log_softmax, top_ids
+from tusi.engine.logprobs import SampledLogprobs, gather_logprobs, log_softmax
 from tusi.engine.penalties import apply_grammar_mask, apply_logit_bias, apply_penalties, ban_tokens
 from tusi.engine.sampling_params import SamplingParams
+from tusi.kernels import reference_sampling
 
 F32 = NDArray[np.float32]
 
@@ -32,6 +36,7 @@ class SamplingRow:
     stop_token_ids: ids that may not come before min_tokens, nor at all if bans_stop_tokens. key: from `random_key`.
     allowed_mask: a Grammar's.
     forced_token_id: taken whatever the logits say.
+    has_plain_params: by its parameters the model's logits are drawn from as they are, and nothing but the id is wanted.
     """
 
     params: SamplingParams
@@ -42,6 +47,21 @@ class SamplingRow:
     allowed_mask: bytes | None = None
     forced_token_id: int | None = None
     bans_stop_tokens: bool = False
+    has_plain_params: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_plain_params", _has_plain_params(self.params))
+
+    @property
+    def is_plain(self) -> bool:
+        """True if just now its logits are drawn from as they are."""
+        return (
+            self.has_plain_params
+            and self.forced_token_id is None
+            and self.allowed_mask is None
+            and not self.bans_stop_tokens
+            and len(self.output_token_ids) >= self.params.min_tokens
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,71 +104,61 @@ def adjust_logits(logits_V: F32, row: SamplingRow) -> F32:
 
 def truncate_logits(logits_V: F32, params: SamplingParams) -> F32:
     """Temperature, then min_p, top_k and top_p (vLLM's order); what is cut off becomes -inf. The likeliest stays."""
-    out_V = scale_logits(logits_V, params.temperature)
-    if params.min_p > 0.0:
-        out_V[out_V < np.float32(np.log(params.min_p))] = -np.inf  # the largest is 0
-    if 0 < params.top_k < len(out_V):
-        out_V = _keep(out_V, top_ids(out_V, params.top_k))
-    if params.top_p < 1.0:
-        out_V = _keep(out_V, _top_p_ids(out_V, params.top_p))
-    return out_V
+    return reference_sampling.truncate_logits(
+        logits_V,
+        temperature=params.temperature,
+        log_min_p=_log_min_p(params),
+        top_k=max(params.top_k, 0),
+        top_p=params.top_p,
+    )
 
 
-def scale_logits(logits_V: F32, temperature: float) -> F32:
-    """(logits - max) / temperature: shifted first, so that a small temperature cannot overflow to inf - inf."""
-    with np.errstate(over="ignore"):
-        scaled_V: F32 = (logits_V - logits_V.max()) / np.float32(temperature)
-    return scaled_V
-
-
-def draw(logits_V: F32, key: int, index: int) -> int:
-    """Draw number `index` of a stream, by inverting the distribution function over ids in order.
-
-    In order of ids, not of probability: rounding may swap neighbours in rank, and must not change the draw.
-    """
-    uniform = np.random.Generator(np.random.Philox(key=key, counter=index << 64)).random()
-    ids_N = np.flatnonzero(logits_V > -np.inf)
-    cumulative_N = np.cumsum(np.exp(logits_V[ids_N] - logits_V.max()), dtype=np.float64)
-    at = int(np.searchsorted(cumulative_N, uniform * cumulative_N[-1], side="right"))
-    # uniform < 1, but the product may round up to the end; the first id that reaches the end is the last possible one.
-    return int(ids_N[min(at, int(np.searchsorted(cumulative_N, cumulative_N[-1], side="left")))])
+def sample_batch(logits_RV: F32, rows: Sequence[SamplingRow]) -> list[SampledToken | EngineError]:
+    """The next token of each request, or what is wrong with its row."""
+    found: list[SampledToken | EngineError | None] = [None] * len(rows)
+    plain = [at for at, row in enumerate(rows) if row.is_plain]
+    greedy = [at for at in plain if is_greedy(rows[at].params)]
+    drawn = [at for at in plain if not is_greedy(rows[at].params)] if len(greedy) < len(plain) else []
+    if greedy:
+        ids = kernels.argmax_rows(logits_RV).tolist()
+        for at in greedy:
+            found[at] = _token_or_error(logits_RV[at], ids[at])
+    if drawn:
+        ids = _draw_rows(logits_RV, drawn, [rows[at] for at in drawn], must_be_finite=True)
+        for at, token_id in zip(drawn, ids, strict=True):
+            found[at] = _token_or_error(logits_RV[at], token_id)
+    return [_sample_or_error(logits_RV[at], rows[at]) if result is None else result for at, result in enumerate(found)]
 
 
 def sample(logits_V: F32, row: SamplingRow) -> SampledToken:
     """The next token of one request. Raises EngineError if its logits are not finite or its grammar allows nothing."""
     params = row.params
-    if _is_plainly_greedy(row):
-        token_id = int(logits_V.argmax())  # the lowest id among equals, and of a NaN if there is one
-        if not (np.isfinite(logits_V[token_id]) and np.isfinite(logits_V.min())):
-            _check_row(logits_V)
-        return SampledToken(token_id, None)
     _check_row(logits_V)
     adjusted_V = adjust_logits(logits_V, row)
     if row.forced_token_id is None and np.isneginf(adjusted_V.max()):
         raise EngineError("the grammar allows no token at all; it should have said that it is finished.")
-    processed_V = adjusted_V if is_greedy(params) else truncate_logits(adjusted_V, params)
+    # Whoever asks for the distribution that was drawn from gets a token that was drawn from just that one.
+    is_processed = params.logprobs is not None and params.logprobs_mode == "processed_logprobs"
+    processed_V = truncate_logits(adjusted_V, params) if is_processed and not is_greedy(params) else adjusted_V
     if row.forced_token_id is not None:
         token_id = row.forced_token_id
     elif is_greedy(params):
-        token_id = int(np.argmax(processed_V))  # the lowest id among equals
+        token_id = int(np.argmax(adjusted_V))  # the lowest id among equals
+    elif is_processed:
+        token_id = reference_sampling.draw(processed_V, row.key, len(row.output_token_ids))
     else:
-        token_id = draw(processed_V, row.key, len(row.output_token_ids))
+        (token_id,) = _draw_rows(adjusted_V[None], [0], [row], must_be_finite=False)
+        if token_id < 0:  # the logits were finite, so it was a logit_bias
+            raise _not_finite(adjusted_V)
     if params.logprobs is None:
         return SampledToken(token_id, None)
     logprobs_V = _logprobs(logits_V, processed_V, params)
     return SampledToken(token_id, gather_logprobs(logprobs_V, token_id, params.logprobs))
 
 
-def _is_plainly_greedy(row: SamplingRow) -> bool:
-    """True if the likeliest token is taken as the model gave it: nothing to copy, nothing to adjust."""
-    params = row.params
+def _has_plain_params(params: SamplingParams) -> bool:
     return (
-        is_greedy(params)
-        and params.logprobs is None
-        and row.forced_token_id is None
-        and row.allowed_mask is None
-        and not row.bans_stop_tokens
-        and len(row.output_token_ids) >= params.min_tokens
+        params.logprobs is None
         and not params.logit_bias
         and params.repetition_penalty == 1.0
         and params.presence_penalty == 0.0
@@ -156,37 +166,58 @@ def _is_plainly_greedy(row: SamplingRow) -> bool:
     )
 
 
+def _log_min_p(params: SamplingParams) -> float:
+    return math.log(params.min_p) if params.min_p > 0.0 else -math.inf
+
+
+def _draw_rows(
+    logits_RV: F32, row_ids: Sequence[int], rows: Sequence[SamplingRow], *, must_be_finite: bool
+) -> list[int]:
+    """One draw for each of rows, from the row of logits with that id; -1 where nothing can be drawn."""
+    params = [row.params for row in rows]
+    low = (1 << 64) - 1
+    ids: list[int] = kernels.draw_rows(
+        logits_RV,
+        row_ids_N=np.array(row_ids, np.int64),
+        temperature_N=np.array([p.temperature for p in params], np.float32),
+        log_min_p_N=np.array([_log_min_p(p) for p in params], np.float32),
+        top_k_N=np.array([max(p.top_k, 0) for p in params], np.int64),
+        top_p_N=np.array([p.top_p for p in params], np.float64),
+        keys_N2=np.array([(row.key & low, row.key >> 64) for row in rows], np.uint64).view(np.int64),
+        index_N=np.array([len(row.output_token_ids) for row in rows], np.int64),
+        must_be_finite=must_be_finite,
+    ).tolist()
+    return ids
+
+
+def _token_or_error(logits_V: F32, token_id: int) -> SampledToken | EngineError:
+    return SampledToken(token_id, None) if token_id >= 0 else _not_finite(logits_V)
+
+
+def _sample_or_error(logits_V: F32, row: SamplingRow) -> SampledToken | EngineError:
+    try:
+        return sample(logits_V, row)
+    except EngineError as error:
+        return error
+
+
 def _logprobs(logits_V: F32, processed_V: F32, params: SamplingParams) -> F32:
     """Of the raw logits; of logits / temperature (greedy: as raw); or of what the token was drawn from."""
     if params.logprobs_mode == "processed_logprobs":
         return log_softmax(processed_V)
     if params.logprobs_mode == "temperature_logprobs" and not is_greedy(params):
-        return log_softmax(scale_logits(logits_V, params.temperature))
+        return log_softmax(reference_sampling.scale_logits(logits_V, params.temperature))
     return log_softmax(logits_V.astype(np.float32))
 
 
 def _check_row(logits_V: F32) -> None:
     # A NaN or inf anywhere shows in max and min without another pass over the row.
     if not (np.isfinite(logits_V.max()) and np.isfinite(logits_V.min())):
-        raise EngineError(
-            f"the model's logits hold NaN or inf (max {logits_V.max()}, min {logits_V.min()}); its weights are damaged "
-            f"or a kernel failed. Check the checkpoint; TUSI_ISA=generic tells whether it is the kernels."
-        )
+        raise _not_finite(logits_V)
 
 
-def _keep(logits_V: F32, ids: NDArray[np.int64]) -> F32:
-    out_V = np.full_like(logits_V, -np.inf)
-    out_V[ids] = logits_V[ids]
-    return out_V
-
-
-def _top_p_ids(logits_V: F32, top_p: float) -> NDArray[np.int64]:
-    """The fewest likeliest tokens whose probabilities add up to top_p or more, ties by lowest id."""
-    weights_V = np.exp(logits_V - logits_V.max())
-    total = weights_V.sum(dtype=np.float64)
-    # Sorting the vocabulary is what costs. The tokens below this bound have less than 1 - top_p together even if they
-    # are all the others, so those above it have more than top_p: only they need to be sorted.
-    candidates = np.flatnonzero(weights_V >= (1.0 - top_p) * total / (len(weights_V) + 1))
-    ids = candidates[np.argsort(-weights_V[candidates], kind="stable")]
-    cumulative = np.cumsum(weights_V[ids], dtype=np.float64)
-    return ids[: int(np.searchsorted(cumulative, top_p * total, side="left")) + 1]
+def _not_finite(logits_V: F32) -> EngineError:
+    return EngineError(
+        f"the model's logits hold NaN or inf (max {logits_V.max()}, min {logits_V.min()}); its weights are damaged "
+        f"or a kernel failed. Check the checkpoint; TUSI_ISA=generic tells whether it is the kernels."
+    )

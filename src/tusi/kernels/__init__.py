@@ -51,12 +51,15 @@ from tusi.kernels.runtime import (
     supported_isas,
     unit_peaks,
 )
+from tusi.kernels.sampling import argmax_rows, draw_rows
 
 __all__ = [
     "Experts",
     "Pool",
+    "argmax_rows",
     "bf16_to_f32",
     "cpu_features",
+    "draw_rows",
     "f32_to_bf16",
     "gelu",
     "gemm_bf16",
