@@ -8,7 +8,9 @@
 // For portable files only: ISA files must not include this (a template here could be compiled with their flags).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <vector>
 
 namespace tusi {
 
@@ -43,6 +45,49 @@ void parallel_ranges(std::int64_t count, std::int64_t grain, const F& body) {
     const std::int64_t begin = item * grain;
     const std::int64_t end = begin + grain < count ? begin + grain : count;
     body(begin, end);
+  });
+}
+
+namespace detail {
+
+// What one thread has yet to do: items begin..end in one word. The owner takes from the front, others from the back.
+class Span {
+ public:
+  void set(std::uint32_t begin, std::uint32_t end) { word_.store(pack(begin, end)); }
+  // False when nothing is left.
+  bool take(bool front, std::int64_t* item) {
+    std::uint64_t word = word_.load();
+    for (;;) {
+      const auto begin = static_cast<std::uint32_t>(word >> 32), end = static_cast<std::uint32_t>(word);
+      if (begin >= end) return false;
+      *item = front ? begin : end - 1;
+      if (word_.compare_exchange_weak(word, front ? pack(begin + 1, end) : pack(begin, end - 1))) return true;
+    }
+  }
+
+ private:
+  static std::uint64_t pack(std::uint32_t begin, std::uint32_t end) { return std::uint64_t{begin} << 32 | end; }
+  alignas(64) std::atomic<std::uint64_t> word_{0};
+};
+
+}  // namespace detail
+
+// As parallel_for, but each thread walks over neighbours: item i is followed by item i + 1 on the same thread, except
+// where a thread that has done its own share helps another from the end of that one's. For items that lie one behind the
+// other in memory, so that the next can be fetched while one is worked on.
+template <class F>
+void parallel_walk(std::int64_t items, const F& body) {
+  const std::int64_t threads = num_threads();
+  std::vector<detail::Span> spans(static_cast<std::size_t>(threads));
+  for (std::int64_t i = 0; i < threads; ++i) {
+    spans[static_cast<std::size_t>(i)].set(static_cast<std::uint32_t>(items * i / threads),
+                                           static_cast<std::uint32_t>(items * (i + 1) / threads));
+  }
+  parallel_for(threads, [&](std::int64_t self) {
+    for (std::int64_t other = 0; other < threads; ++other) {
+      detail::Span& span = spans[static_cast<std::size_t>((self + other) % threads)];
+      for (std::int64_t item = 0; span.take(other == 0, &item);) body(item);
+    }
   });
 }
 

@@ -14,8 +14,6 @@ namespace tusi {
 namespace {
 
 constexpr std::int64_t tile_tokens = 96;          // rows whose intermediate values a thread holds at a time
-constexpr std::int64_t items_per_thread = 16;     // enough to share evenly, few enough to read long stretches
-constexpr std::int64_t max_columns_per_item = 256;
 
 // What one call needs beside its arguments; kept by the caller's thread from call to call.
 struct Workspace {
@@ -96,23 +94,18 @@ struct Item {
   std::int64_t begin, end;
 };
 
-void make_items(const MoePlan& plan, std::int64_t (*width)(const Share&), std::int64_t (*grain)(const Share&),
-                std::vector<Item>* items) {
+// Panels of all experts, one behind the other.
+void make_items(const MoePlan& plan, std::vector<Item>* items) {
   items->clear();
-  std::int64_t total = 0;
-  for (const Share& share : plan.shares) total += width(share);
-  const std::int64_t wanted = total / (num_threads() * items_per_thread);
   for (const Share& share : plan.shares) {
-    const std::int64_t unit = grain(share);
-    const std::int64_t most = std::max(unit, max_columns_per_item / unit * unit);
-    const std::int64_t step = std::clamp(wanted / unit * unit, unit, most);
-    for (std::int64_t n = 0; n < width(share); n += step) items->push_back({&share, n, std::min(n + step, width(share))});
+    const std::int64_t width = share.experts->padded_inner, step = panel_columns(share);
+    for (std::int64_t n = 0; n < width; n += step) items->push_back({&share, n, std::min(n + step, width)});
   }
 }
 
 // Columns begin..end of silu(gate) * up for rows r0..r1 of a share, into tile [r1 - r0][end - begin].
 void gate_up_tile(const Call& c, const Share& share, std::int64_t r0, std::int64_t r1, std::int64_t begin,
-                  std::int64_t end, float* gate, float* up) {
+                  std::int64_t end, const Item* following, float* gate, float* up) {
   const PackedMatrix w = share.gate_up();
   const std::int64_t stride = end - begin, up_blocks = share.experts->padded_inner / block_rows;
   const std::int32_t* index = c.work.plan.tokens.data() + share.first;
@@ -120,7 +113,15 @@ void gate_up_tile(const Call& c, const Share& share, std::int64_t r0, std::int64
     const std::int64_t block = n / block_rows;
     // The kernel counts rows from r0, the tile from 0.
     const std::int64_t shift = n - begin - r0 * stride;
-    const BlockPair pair{{block, up_blocks + block}, {gate + shift, up + shift}, stride, {block_rows, block_rows}};
+    BlockPair pair{{block, up_blocks + block}, {gate + shift, up + shift}, stride, {block_rows, block_rows}, {}};
+    if (n + block_rows < end) {
+      for (int j = 0; j < 2; ++j) pair.next[j] = block_at(w, pair.blocks[j] + 1);
+    } else if (following != nullptr) {
+      const std::int64_t first = following->begin / block_rows;
+      const PackedMatrix then = following->share->gate_up();
+      pair.next[0] = block_at(then, first);
+      pair.next[1] = block_at(then, following->share->experts->padded_inner / block_rows + first);
+    }
     if (c.rounds()) {
       RoundedRows x = c.work.rounded[c.kind(share)].rows;
       x.index = index;
@@ -133,29 +134,27 @@ void gate_up_tile(const Call& c, const Share& share, std::int64_t r0, std::int64
 }
 
 // Rows of the sorted list count through all shares; rounded_inner keeps them apart by kind only for their groups.
-void gate_up_item(const Call& c, const Item& item, float* inner, std::int64_t inner_stride) {
+// following: what the thread does next, or null.
+void gate_up_item(const Call& c, const Item& item, const Item* following, float* inner, std::int64_t inner_stride) {
   const Share& share = *item.share;
   const PackedMatrix& down = share.experts->down;
-  const std::int64_t panel = panel_columns(share);
+  const std::int64_t width = item.end - item.begin;
   thread_local Scratch scratch;
-  float* gate = scratch.take<float>(2 * tile_tokens * panel);
-  float* up = gate + tile_tokens * panel;
-  for (std::int64_t begin = item.begin; begin < item.end; begin += panel) {
-    const std::int64_t end = std::min(begin + panel, share.experts->padded_inner);
-    const std::int64_t used = std::min(end, down.inner) - begin;
-    for (std::int64_t r0 = 0; r0 < share.rows; r0 += tile_tokens) {
-      const std::int64_t r1 = std::min(r0 + tile_tokens, share.rows);
-      gate_up_tile(c, share, r0, r1, begin, end, gate, up);
-      for (std::int64_t r = r0; r < r1; ++r) {
-        const float* values = gate + (r - r0) * (end - begin);
-        const std::int64_t row = share.first + r;
-        if (c.rounds()) {
-          const std::int64_t g0 = begin / down.group_size;
-          const std::int64_t g1 = (begin + used + down.group_size - 1) / down.group_size;
-          c.work.rounded_inner[c.kind(share)].round(down, c.kernels, row, g0, g1, values);
-        } else {
-          std::copy_n(values, used, inner + row * inner_stride + begin);
-        }
+  float* gate = scratch.take<float>(2 * tile_tokens * width);
+  float* up = gate + tile_tokens * width;
+  const std::int64_t used = std::min(item.end, down.inner) - item.begin;
+  for (std::int64_t r0 = 0; r0 < share.rows; r0 += tile_tokens) {
+    const std::int64_t r1 = std::min(r0 + tile_tokens, share.rows);
+    gate_up_tile(c, share, r0, r1, item.begin, item.end, following, gate, up);
+    for (std::int64_t r = r0; r < r1; ++r) {
+      const float* values = gate + (r - r0) * width;
+      const std::int64_t row = share.first + r;
+      if (c.rounds()) {
+        const std::int64_t g0 = item.begin / down.group_size;
+        const std::int64_t g1 = (item.begin + used + down.group_size - 1) / down.group_size;
+        c.work.rounded_inner[c.kind(share)].round(down, c.kernels, row, g0, g1, values);
+      } else {
+        std::copy_n(values, used, inner + row * inner_stride + item.begin);
       }
     }
   }
@@ -163,11 +162,11 @@ void gate_up_item(const Call& c, const Item& item, float* inner, std::int64_t in
 
 // The product of a share's rows r0..r1 with a pair of blocks of `down`, into tile [r1 - r0][32].
 void down_tile(const Call& c, const Share& share, const float* inner, std::int64_t inner_stride, std::int64_t r0,
-               std::int64_t r1, const std::int64_t (&blocks)[2], float* tile) {
+               std::int64_t r1, const std::int64_t (&blocks)[2], const NextBlock (&next)[2], float* tile) {
   const std::int64_t stride = 2 * block_rows, shift = -r0 * stride;
   const PackedMatrix w = share.down();
   const BlockPair pair{{blocks[0], blocks[1]}, {tile + shift, tile + shift + block_rows}, stride,
-                       {block_rows, block_rows}};
+                       {block_rows, block_rows}, {next[0], next[1]}};
   if (c.rounds()) {
     RoundedRows x = c.work.rounded_inner[c.kind(share)].rows;
     x.codes += share.first * w.chunks * chunk_columns;
@@ -188,10 +187,17 @@ void down_columns(const Call& c, const float* inner, std::int64_t inner_stride, 
   float* sums = scratch.take<float>((a.tokens + tile_tokens) * 2 * block_rows);
   float* tile = sums + a.tokens * 2 * block_rows;
   std::memset(sums, 0, static_cast<std::size_t>(a.tokens * 2 * block_rows) * sizeof(float));
-  for (const Share& share : c.work.plan.shares) {
+  const std::vector<Share>& shares = c.work.plan.shares;
+  for (std::size_t s = 0; s < shares.size(); ++s) {
+    const Share& share = shares[s];
+    // After the last expert come the first one's next columns.
+    const bool is_last = s + 1 == shares.size();
+    const PackedMatrix then = shares[is_last ? 0 : s + 1].down();
+    const NextBlock next[2] = {block_at(then, n / block_rows + (is_last ? 2 : 0)),
+                               block_at(then, n / block_rows + (is_last ? 3 : 1))};
     for (std::int64_t r0 = 0; r0 < share.rows; r0 += tile_tokens) {
       const std::int64_t r1 = std::min(r0 + tile_tokens, share.rows);
-      down_tile(c, share, inner, inner_stride, r0, r1, blocks, tile);
+      down_tile(c, share, inner, inner_stride, r0, r1, blocks, next, tile);
       for (std::int64_t r = r0; r < r1; ++r) {
         const auto row = static_cast<std::size_t>(share.first + r);
         float* sum = sums + c.work.plan.tokens[row] * 2 * block_rows;
@@ -243,13 +249,14 @@ void moe(const MoeArgs& args, const QgemmKernels& kernels, GemmTile router_tile)
     inner = work.inner.take<float>(work.plan.rows() * inner_stride);
   }
   thread_local std::vector<Item> items;
-  make_items(work.plan, [](const Share& s) { return s.experts->padded_inner; }, panel_columns, &items);
-  const std::vector<Item>& gate_up_items = items;
-  parallel_for(static_cast<std::int64_t>(items.size()), [&](std::int64_t i) {
-    gate_up_item(c, gate_up_items[static_cast<std::size_t>(i)], inner, inner_stride);
+  make_items(work.plan, &items);
+  const Item* list = items.data();
+  const auto count = static_cast<std::int64_t>(items.size());
+  parallel_walk(count, [&](std::int64_t i) {
+    gate_up_item(c, list[i], i + 1 < count ? list + i + 1 : nullptr, inner, inner_stride);
   });
-  parallel_ranges(args.width, 2 * block_rows, [&](std::int64_t begin, std::int64_t) {
-    down_columns(c, inner, inner_stride, begin);
+  parallel_walk((args.width + 2 * block_rows - 1) / (2 * block_rows), [&](std::int64_t i) {
+    down_columns(c, inner, inner_stride, i * 2 * block_rows);
   });
 }
 

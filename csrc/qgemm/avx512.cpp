@@ -44,6 +44,26 @@ __m512i last_columns(const std::uint8_t* chunk) {
   return _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(chunk), 4), _mm512_set1_epi8(15));
 }
 
+// Where a thread asks for memory while it reads a block: some way ahead of its reading, at the end of the block in the
+// one that comes next. Without one it asks for what it has.
+struct Ahead {
+  const std::uint8_t* here;
+  const std::uint8_t* there;  // minus the part of the way that lies in this block
+  std::int64_t turn;          // from this byte on it is the other
+
+  const char* at(std::int64_t byte) const {
+    return reinterpret_cast<const char*>((byte < turn ? here : there) + byte);
+  }
+};
+
+Ahead look_ahead(const std::uint8_t* codes, std::int64_t block_bytes, const std::uint8_t* next, std::int64_t distance) {
+  return {codes + distance, next == nullptr ? codes : next + distance - block_bytes, block_bytes - distance};
+}
+
+const char* next_scales(const PackedMatrix& w, const NextBlock& next, std::int64_t group) {
+  return static_cast<const char*>(next.scales) + group * block_rows * (w.float_scales ? 4 : 2);
+}
+
 void store(const BlockPair& p, int j, std::int64_t row, __m512 values) {
   const __mmask16 lanes = static_cast<__mmask16>((1U << p.lanes[j]) - 1U);
   _mm512_mask_storeu_ps(p.out[j] + row * p.stride, lanes, values);
@@ -54,12 +74,13 @@ std::int64_t source_row(const std::int32_t* index, std::int64_t row) { return in
 template <bool FourBits, int TT, int NN>
 void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p) {
   constexpr std::int64_t chunk_bytes = FourBits ? 64 : 128;
-  const std::uint8_t* codes[NN];
-  for (int j = 0; j < NN; ++j) codes[j] = w.codes + p.blocks[j] * w.chunks * chunk_bytes;
-  // Behind a block lies its neighbour, which may be the pair's other one: what comes next is then behind that.
   const std::int64_t block_bytes = w.chunks * chunk_bytes;
-  const std::int64_t skipped = NN == 2 && p.blocks[1] == p.blocks[0] + 1 ? block_bytes : 0;
-  const std::int64_t next_scales = w.groups * block_rows * (w.float_scales ? 4 : 2) * (skipped == 0 ? 1 : 2);
+  const std::uint8_t* codes[NN];
+  Ahead ahead[NN];
+  for (int j = 0; j < NN; ++j) {
+    codes[j] = w.codes + p.blocks[j] * block_bytes;
+    ahead[j] = look_ahead(codes[j], block_bytes, p.next[j].codes, TT <= 2 ? near_distance : far_distance);
+  }
   const std::int8_t* rows[TT];
   const float* scales[TT];
   const std::int32_t* offsets[TT];
@@ -82,11 +103,9 @@ void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, cons
     for (std::int64_t chunk = first; chunk < end; ++chunk) {
       __m512i weights[NN];
       for (int j = 0; j < NN; ++j) {
-        std::int64_t at = chunk * chunk_bytes + (TT <= 2 ? near_distance : far_distance);
-        if (at >= block_bytes) at += skipped;
-        const char* ahead = reinterpret_cast<const char*>(codes[j] + at);
-        _mm_prefetch(ahead, _MM_HINT_T0);
-        if (!FourBits) _mm_prefetch(ahead + 64, _MM_HINT_T0);
+        const char* line = ahead[j].at(chunk * chunk_bytes);
+        _mm_prefetch(line, _MM_HINT_T0);
+        if (!FourBits) _mm_prefetch(line + 64, _MM_HINT_T0);
         weights[j] = first_columns<FourBits>(codes[j] + chunk * chunk_bytes);
       }
 #pragma GCC unroll 8
@@ -104,8 +123,7 @@ void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, cons
     __m512 row_scales[NN];
     for (int j = 0; j < NN; ++j) {
       row_scales[j] = load_scales(w, p.blocks[j], group);
-      const std::int64_t at = (p.blocks[j] * w.groups + group) * block_rows * (w.float_scales ? 4 : 2);
-      _mm_prefetch(static_cast<const char*>(w.scales) + at + next_scales, _MM_HINT_T0);
+      if (p.next[j].scales != nullptr) _mm_prefetch(next_scales(w, p.next[j], group), _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < TT; ++i) {

@@ -12,11 +12,10 @@ namespace {
 constexpr std::int64_t x_block_bytes = 256 * 1024;
 // Below this many multiplications waking another thread costs more than it gives.
 constexpr std::int64_t serial_work = 256 * 1024;
-constexpr std::int64_t items_per_thread = 8;
 
-// What a thread multiplies at a time.
+// How the product is cut: items are pairs of weight blocks by blocks of tokens.
 struct Plan {
-  std::int64_t block_tokens, token_blocks, pairs, pairs_per_item, row_items;
+  std::int64_t block_tokens, token_blocks, pairs;
 };
 
 Plan plan(const QgemmArgs& a) {
@@ -25,18 +24,17 @@ Plan plan(const QgemmArgs& a) {
   p.block_tokens = std::clamp<std::int64_t>(x_block_bytes / std::max<std::int64_t>(row_bytes, 1) / 6 * 6, 6, 192);
   p.token_blocks = (a.tokens + p.block_tokens - 1) / p.block_tokens;
   p.pairs = (blocks_of(a.weight) + 1) / 2;
-  p.pairs_per_item = std::clamp<std::int64_t>(p.pairs * p.token_blocks / (num_threads() * items_per_thread), 1, 8);
-  p.row_items = (p.pairs + p.pairs_per_item - 1) / p.pairs_per_item;
   return p;
 }
 
 BlockPair pair_at(const QgemmArgs& a, std::int64_t pair) {
-  BlockPair p{{2 * pair, 2 * pair + 1}, {nullptr, nullptr}, a.weight.rows, {0, 0}};
+  BlockPair p{{2 * pair, 2 * pair + 1}, {nullptr, nullptr}, a.weight.rows, {0, 0}, {}};
   if (p.blocks[1] >= blocks_of(a.weight)) p.blocks[1] = -1;
   for (int j = 0; j < 2; ++j) {
     if (p.blocks[j] < 0) continue;
     p.out[j] = a.out + p.blocks[j] * block_rows;
     p.lanes[j] = static_cast<int>(std::min(block_rows, a.weight.rows - p.blocks[j] * block_rows));
+    p.next[j] = block_at(a.weight, p.blocks[j] + 2);
   }
   return p;
 }
@@ -78,15 +76,13 @@ template <class Multiply>
 void on_all_threads(const QgemmArgs& a, const Multiply& multiply) {
   const Plan p = plan(a);
   const auto item = [&](std::int64_t number) {
-    const std::int64_t t0 = number / p.row_items * p.block_tokens, t1 = std::min(t0 + p.block_tokens, a.tokens);
-    const std::int64_t first = number % p.row_items * p.pairs_per_item;
-    const std::int64_t end = std::min(first + p.pairs_per_item, p.pairs);
-    for (std::int64_t pair = first; pair < end; ++pair) multiply_pair(a, pair, t0, t1, multiply);
+    const std::int64_t t0 = number / p.pairs * p.block_tokens, t1 = std::min(t0 + p.block_tokens, a.tokens);
+    multiply_pair(a, number % p.pairs, t0, t1, multiply);
   };
   if (a.tokens * a.weight.rows * a.weight.inner <= serial_work) {
-    for (std::int64_t number = 0; number < p.row_items * p.token_blocks; ++number) item(number);
+    for (std::int64_t number = 0; number < p.pairs * p.token_blocks; ++number) item(number);
   } else {
-    parallel_for(p.row_items * p.token_blocks, item);
+    parallel_walk(p.pairs * p.token_blocks, item);
   }
 }
 
@@ -114,6 +110,12 @@ PackedMatrix packed_matrix(std::int64_t rows, std::int64_t inner, std::int64_t g
   w.chunk_bytes = four_bits ? 64 : 128;
   w.zero = four_bits ? 8 : 128;
   return w;
+}
+
+NextBlock block_at(const PackedMatrix& w, std::int64_t block) noexcept {
+  if (block >= blocks_of(w)) return {nullptr, nullptr};
+  const std::int64_t scale_bytes = block * w.groups * block_rows * (w.float_scales ? 4 : 2);
+  return {w.codes + block * w.chunks * w.chunk_bytes, static_cast<const char*>(w.scales) + scale_bytes};
 }
 
 std::int64_t blocks_of(const PackedMatrix& w) noexcept { return (w.rows + block_rows - 1) / block_rows; }

@@ -50,12 +50,19 @@ struct RoundedRows {
 };
 
 // Where two blocks of sixteen outputs go: lane l of row r of block j to out[j][r * stride + l], l < lanes[j]. A single
-// block has blocks[1] < 0.
+// block has blocks[1] < 0. `next` is what the thread will read when it is done with block j, perhaps of another matrix of
+// the same layout, or null: the kernel asks for its beginning while it reads the end of this one.
+struct NextBlock {
+  const std::uint8_t* codes;
+  const void* scales;
+};
+
 struct BlockPair {
   std::int64_t blocks[2];
   float* out[2];
   std::int64_t stride;
   int lanes[2];
+  NextBlock next[2];
 };
 
 // What an instruction set offers. Rows t0..t1 of the product for two blocks of the matrix.
