@@ -8,7 +8,6 @@
 
 #include "bindings/gil.h"
 #include "bindings/packed.h"
-#include "gemm/driver.h"
 
 namespace tusi::bindings {
 namespace {
@@ -20,24 +19,47 @@ using IsaName = std::optional<std::string>;
 struct ExpertsHandle {
   Experts experts;
   nb::object arrays;
-
-  ExpertsHandle(const In& gate_up_codes, const In& gate_up_scales, std::int64_t gate_up_group, const In& down_codes,
-                const In& down_scales, std::int64_t down_group, std::int64_t width, std::int64_t inner,
-                nb::object keep)
-      : experts{}, arrays(std::move(keep)) {
-    if (gate_up_codes.ndim() < 1 || gate_up_codes.shape(0) < 1) refuse_value("gate_up_codes holds no expert.");
-    const auto count = static_cast<std::int64_t>(gate_up_codes.shape(0));
-    experts.count = count;
-    experts.padded_inner = (inner + block_rows - 1) / block_rows * block_rows;
-    experts.gate_up = check_packed("gate_up_codes", gate_up_codes, "gate_up_scales", gate_up_scales,
-                                   2 * experts.padded_inner, width, gate_up_group, count);
-    experts.down = check_packed("down_codes", down_codes, "down_scales", down_scales, width, inner, down_group, count);
-    experts.gate_up_codes = static_cast<std::int64_t>(gate_up_codes.nbytes()) / count;
-    experts.gate_up_scales = static_cast<std::int64_t>(gate_up_scales.nbytes()) / count;
-    experts.down_codes = static_cast<std::int64_t>(down_codes.nbytes()) / count;
-    experts.down_scales = static_cast<std::int64_t>(down_scales.nbytes()) / count;
-  }
 };
+
+std::int64_t experts_in(const char* name, const In& array) {
+  if (array.ndim() < 1 || array.shape(0) < 1) refuse_value(std::string(name) + " holds no expert.");
+  return static_cast<std::int64_t>(array.shape(0));
+}
+
+std::int64_t stride_of(const In& array, std::int64_t count) { return static_cast<std::int64_t>(array.nbytes()) / count; }
+
+void make_packed(ExpertsHandle* self, const In& gate_up_codes, const In& gate_up_scales, std::int64_t gate_up_group,
+                 const In& down_codes, const In& down_scales, std::int64_t down_group, std::int64_t width,
+                 std::int64_t inner, nb::object keep) {
+  const std::int64_t count = experts_in("gate_up_codes", gate_up_codes);
+  const std::int64_t padded = (inner + block_rows - 1) / block_rows * block_rows;
+  new (self) ExpertsHandle{
+      {check_packed("gate_up_codes", gate_up_codes, "gate_up_scales", gate_up_scales, 2 * padded, width, gate_up_group,
+                    count),
+       check_packed("down_codes", down_codes, "down_scales", down_scales, width, inner, down_group, count), count, width,
+       inner, padded, stride_of(gate_up_codes, count), stride_of(gate_up_scales, count), stride_of(down_codes, count),
+       stride_of(down_scales, count)},
+      std::move(keep)};
+}
+
+PlainMatrix first_of(const View& stack) {
+  return {stack.data, stack.shape[1], stack.shape[2],
+          stack.dtype == Dtype::u16 ? WeightFormat::bf16 : WeightFormat::f32};
+}
+
+void make_plain(ExpertsHandle* self, const In& gate_up, const In& down, nb::object keep) {
+  const std::int64_t count = experts_in("gate_up_E2FD", gate_up);
+  const View outer = check("gate_up_E2FD", gate_up, {Dtype::f32, Dtype::u16}, {count, any, any});
+  if (outer.shape[1] % 2 != 0) {
+    refuse_value("gate_up_E2FD has " + std::to_string(outer.shape[1]) +
+                 " rows an expert; expected an even number: gate's rows, then up's.");
+  }
+  const std::int64_t width = outer.shape[2], inner = outer.shape[1] / 2;
+  const View back = check("down_EDF", down, {Dtype::f32, Dtype::u16}, {count, width, inner});
+  new (self) ExpertsHandle{{first_of(outer), first_of(back), count, width, inner, inner, stride_of(gate_up, count), 0,
+                            stride_of(down, count), 0},
+                           std::move(keep)};
+}
 
 struct PoolHandle {
   Pool pool;
@@ -47,7 +69,7 @@ struct PoolHandle {
       : pool{}, arrays(std::move(keep)), experts(std::move(handle)) {
     pool.experts = nb::cast<const ExpertsHandle&>(experts).experts;
     const std::int64_t count = pool.experts.count;
-    pool.router.weight = in<float>(check("weight_ED", weight_ED, {Dtype::f32}, {count, pool.experts.gate_up.inner}));
+    pool.router.weight = in<float>(check("weight_ED", weight_ED, {Dtype::f32}, {count, pool.experts.width}));
     pool.router.bias = in<float>(check("bias_E", bias_E, {Dtype::f32}, {count}));
   }
 };
@@ -60,8 +82,8 @@ void check_top_k(const Pool& pool, std::int64_t top_k) {
 }
 
 void check_width(const char* what, const Experts& experts, std::int64_t width) {
-  if (experts.gate_up.inner != width) {
-    refuse_value(std::string(what) + " experts take vectors of " + std::to_string(experts.gate_up.inner) +
+  if (experts.width != width) {
+    refuse_value(std::string(what) + " experts take vectors of " + std::to_string(experts.width) +
                  "; expected " + std::to_string(width) + ", the width of x_TD.");
   }
 }
@@ -110,21 +132,18 @@ void moe_op(const In& x_TD, const Out& out_TD, const PoolHandle* text, const Poo
   args.activations = parse_activations(activations);
   if (norm_D) args.norm_weight = in<float>(check("norm_D", *norm_D, {Dtype::f32}, {args.width}));
   fill_pools(text, vision, shared, vision_mask_T, args.tokens, &args);
-  const Isa chosen = choose_isa(isa);
-  const QgemmKernels& kernels = select_qgemm_kernels(chosen);
-  const GemmTile router = select_gemm_tile(WeightFormat::f32, chosen);
+  const LinearKernels kernels = select_linear_kernels(choose_isa(isa));
   const ReleasedGil release;
-  moe(args, kernels, router);
+  moe(args, kernels);
 }
 
 }  // namespace
 
 void bind_moe(nb::module_& m) {
   nb::class_<ExpertsHandle>(m, "Experts")
-      .def(nb::init<const In&, const In&, std::int64_t, const In&, const In&, std::int64_t, std::int64_t, std::int64_t,
-                    nb::object>(),
-           "gate_up_codes"_a.noconvert(), "gate_up_scales"_a.noconvert(), "gate_up_group"_a, "down_codes"_a.noconvert(),
-           "down_scales"_a.noconvert(), "down_group"_a, "width"_a, "inner"_a, "keep"_a);
+      .def("__init__", &make_packed, "gate_up_codes"_a.noconvert(), "gate_up_scales"_a.noconvert(), "gate_up_group"_a,
+           "down_codes"_a.noconvert(), "down_scales"_a.noconvert(), "down_group"_a, "width"_a, "inner"_a, "keep"_a)
+      .def("__init__", &make_plain, "gate_up_E2FD"_a.noconvert(), "down_EDF"_a.noconvert(), "keep"_a);
   nb::class_<PoolHandle>(m, "Pool").def(nb::init<const In&, const In&, nb::object, nb::object>(),
                                         "weight_ED"_a.noconvert(), "bias_E"_a.noconvert(), "experts"_a, "keep"_a);
   m.def("moe", &moe_op, "x_TD"_a.noconvert(), "out"_a.noconvert(), "text"_a.none(), "vision"_a.none(),

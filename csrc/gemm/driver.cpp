@@ -47,6 +47,11 @@ GemmTile select_gemm_tile(WeightFormat format, Isa isa) noexcept {
   return generic::gemm_tile(format);
 }
 
+PlainMatrix rows_from(const PlainMatrix& w, std::int64_t first) noexcept {
+  const std::int64_t row_bytes = w.inner * (w.format == WeightFormat::f32 ? 4 : 2);
+  return {static_cast<const char*>(w.values) + first * row_bytes, w.rows - first, w.inner, w.format};
+}
+
 std::int64_t tokens_at_a_time(std::int64_t inner) noexcept {
   const std::int64_t fitting = x_block_bytes / (std::max<std::int64_t>(inner, 1) * 4) / 4 * 4;
   return std::clamp<std::int64_t>(fitting, 4, max_block_tokens);

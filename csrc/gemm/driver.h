@@ -22,6 +22,9 @@ struct GemmArgs {
 
 void gemm(const GemmArgs& args, GemmTile tile);
 
+// The matrix without its first rows.
+PlainMatrix rows_from(const PlainMatrix& w, std::int64_t first) noexcept;
+
 // Rows of the input to meet a stretch of the matrix with, so that they stay in the second-level cache meanwhile.
 std::int64_t tokens_at_a_time(std::int64_t inner) noexcept;
 

@@ -12,17 +12,17 @@
 
 #include <cstdint>
 
-#include "gemm/gemm.h"
-#include "qgemm/driver.h"
+#include "linear/linear.h"
 
 namespace tusi {
 
-// E experts of one shape. The matrices of expert e lie e strides on.
+// E experts of one shape, packed or plain. The arrays of expert e lie e strides on.
 struct Experts {
-  PackedMatrix gate_up, down;            // of expert 0; gate_up has 2 * padded_inner rows, down.inner columns are used
-  std::int64_t count;
-  std::int64_t padded_inner;             // inner width rounded up to whole blocks
-  std::int64_t gate_up_codes, gate_up_scales, down_codes, down_scales;  // strides in bytes
+  Matrix gate_up, down;       // of expert 0; gate_up has 2 * padded_inner rows
+  std::int64_t count, width;  // E; of x and of the output
+  std::int64_t inner;         // columns of gate and up
+  std::int64_t padded_inner;  // if packed, rounded up to whole blocks
+  std::int64_t gate_up_stride, gate_up_scales, down_stride, down_scales;  // in bytes; scales only if packed
 };
 
 struct Router {
@@ -48,9 +48,9 @@ struct MoeArgs {
   std::int64_t tokens, width, top_k;
   float eps, norm_min;
   bool add;
-  Activations activations;
+  Activations activations;         // of packed experts; plain ones round nothing
 };
 
-void moe(const MoeArgs& args, const QgemmKernels& kernels, GemmTile router_tile);
+void moe(const MoeArgs& args, const LinearKernels& kernels);
 
 }  // namespace tusi

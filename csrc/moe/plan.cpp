@@ -7,6 +7,19 @@ namespace {
 
 const void* at(const void* base, std::int64_t bytes) { return static_cast<const char*>(base) + bytes; }
 
+// The matrix whose arrays lie so many bytes on.
+Matrix moved(const Matrix& matrix, std::int64_t bytes, std::int64_t scale_bytes) {
+  Matrix result = matrix;
+  if (PackedMatrix* packed = std::get_if<PackedMatrix>(&result)) {
+    packed->codes += bytes;
+    packed->scales = at(packed->scales, scale_bytes);
+  } else {
+    PlainMatrix& plain = std::get<PlainMatrix>(result);
+    plain.values = at(plain.values, bytes);
+  }
+  return result;
+}
+
 bool in_pool(const MoeArgs& a, std::int64_t token, bool vision) {
   return vision == (a.is_vision != nullptr && a.is_vision[token] != 0);
 }
@@ -48,18 +61,12 @@ void add_shared(const MoeArgs& a, MoePlan* plan) {
 
 }  // namespace
 
-PackedMatrix Share::gate_up() const {
-  PackedMatrix w = experts->gate_up;
-  w.codes += number * experts->gate_up_codes;
-  w.scales = at(w.scales, number * experts->gate_up_scales);
-  return w;
+Matrix Share::gate_up() const {
+  return moved(experts->gate_up, number * experts->gate_up_stride, number * experts->gate_up_scales);
 }
 
-PackedMatrix Share::down() const {
-  PackedMatrix w = experts->down;
-  w.codes += number * experts->down_codes;
-  w.scales = at(w.scales, number * experts->down_scales);
-  return w;
+Matrix Share::down() const {
+  return moved(experts->down, number * experts->down_stride, number * experts->down_scales);
 }
 
 void make_plan(const MoeArgs& args, MoePlan* plan) {

@@ -13,8 +13,8 @@ struct Share {
   const Experts* experts;
   std::int64_t number, first, rows;
 
-  PackedMatrix gate_up() const;
-  PackedMatrix down() const;
+  Matrix gate_up() const;
+  Matrix down() const;
 };
 
 struct MoePlan {

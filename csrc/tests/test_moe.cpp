@@ -4,45 +4,72 @@
 
 #include "check.h"
 #include "core/thread_pool.h"
-#include "gemm/driver.h"
 #include "moe/moe.h"
 #include "norm/norm.h"
-#include "qgemm/driver.h"
 
 namespace tusi {
 namespace {
 
+enum class Format { int4, int8, bf16, f32 };
+
+bool is_packed(Format format) { return format == Format::int4 || format == Format::int8; }
+
 // A stack of random matrices, in arrays exactly as long as they must be.
 struct Stack {
-  PackedMatrix shape;
-  std::int64_t code_bytes, scale_bytes;
-  std::vector<std::uint8_t> codes;
+  Matrix first;
+  std::int64_t stride, scale_stride;
+  std::vector<std::uint8_t> values;
   std::vector<std::uint16_t> scales;
 
-  Stack(std::int64_t count, std::int64_t rows, std::int64_t inner, std::int64_t group_size, bool four_bits, unsigned seed)
-      : shape(packed_matrix(rows, inner, group_size, four_bits)),
-        code_bytes(blocks_of(shape) * shape.chunks * shape.chunk_bytes),
-        scale_bytes(blocks_of(shape) * shape.groups * block_rows * 2),
-        codes(test::integers<std::uint8_t>(static_cast<std::size_t>(count * code_bytes), 0, 255, seed)),
-        scales(test::integers<std::uint16_t>(static_cast<std::size_t>(count * scale_bytes / 2), 0x3C00, 0x3D00, seed)) {}
+  Stack(std::int64_t count, std::int64_t rows, std::int64_t inner, std::int64_t group_size, Format format, unsigned seed) {
+    if (is_packed(format)) {
+      PackedMatrix w = packed_matrix(rows, inner, group_size, format == Format::int4);
+      stride = blocks_of(w) * w.chunks * w.chunk_bytes;
+      scale_stride = blocks_of(w) * w.groups * block_rows * 2;
+      values = test::integers<std::uint8_t>(static_cast<std::size_t>(count * stride), 0, 255, seed);
+      scales = test::integers<std::uint16_t>(static_cast<std::size_t>(count * scale_stride / 2), 0x3C00, 0x3D00, seed);
+      w.codes = values.data();
+      w.scales = scales.data();
+      first = w;
+      return;
+    }
+    std::vector<float> numbers = test::normal(static_cast<std::size_t>(count * rows * inner), seed);
+    const std::size_t item = format == Format::f32 ? 4 : 2;
+    stride = rows * inner * static_cast<std::int64_t>(item);
+    scale_stride = 0;
+    values.resize(numbers.size() * item);
+    // The upper half of a float32, on a machine of little ends.
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      std::memcpy(values.data() + i * item, reinterpret_cast<char*>(&numbers[i]) + 4 - item, item);
+    }
+    first = PlainMatrix{values.data(), rows, inner, format == Format::f32 ? WeightFormat::f32 : WeightFormat::bf16};
+  }
 
-  PackedMatrix at(std::int64_t e) const {
-    PackedMatrix w = shape;
-    w.codes = codes.data() + e * code_bytes;
-    w.scales = reinterpret_cast<const std::uint8_t*>(scales.data()) + e * scale_bytes;
+  Matrix at(std::int64_t e) const {
+    if (const auto* plain = std::get_if<PlainMatrix>(&first)) {
+      return PlainMatrix{values.data() + e * stride, plain->rows, plain->inner, plain->format};
+    }
+    PackedMatrix w = std::get<PackedMatrix>(first);
+    w.codes = values.data() + e * stride;
+    w.scales = reinterpret_cast<const std::uint8_t*>(scales.data()) + e * scale_stride;
     return w;
   }
 };
+
+std::int64_t padded(std::int64_t inner, Format format) { return is_packed(format) ? (inner + 15) / 16 * 16 : inner; }
 
 struct TestExperts {
   Stack gate_up, down;
   Experts experts;
 
-  TestExperts(std::int64_t count, std::int64_t width, std::int64_t inner, std::int64_t group, bool four, unsigned seed)
-      : gate_up(count, 2 * ((inner + 15) / 16 * 16), width, group, four, seed),
-        down(count, width, inner, group, four, seed + 1),
-        experts{gate_up.at(0),        down.at(0),          count,           (inner + 15) / 16 * 16,
-                gate_up.code_bytes,   gate_up.scale_bytes, down.code_bytes, down.scale_bytes} {}
+  TestExperts(std::int64_t count, std::int64_t width, std::int64_t inner, std::int64_t group, Format format, unsigned seed)
+      : gate_up(count, 2 * padded(inner, format), width, group, format, seed),
+        down(count, width, inner, group, format, seed + 1),
+        experts{gate_up.first,         down.first,
+                count,                 width,
+                inner,                 padded(inner, format),
+                gate_up.stride,        gate_up.scale_stride,
+                down.stride,           down.scale_stride} {}
 };
 
 constexpr std::int64_t width = 40, count = 5, top_k = 2;
@@ -52,8 +79,8 @@ struct TestPool {
   std::vector<float> router, bias;
   Pool pool;
 
-  TestPool(std::int64_t inner, std::int64_t group, bool four, unsigned seed)
-      : experts(count, width, inner, group, four, seed),
+  TestPool(std::int64_t inner, std::int64_t group, Format format, unsigned seed)
+      : experts(count, width, inner, group, format, seed),
         router(test::normal(static_cast<std::size_t>(count * width), seed + 2)),
         bias(test::normal(static_cast<std::size_t>(count), seed + 3)),
         pool{{router.data(), bias.data()}, experts.experts} {}
@@ -61,24 +88,29 @@ struct TestPool {
 
 // down(silu(gate) * up) of one token, from two products.
 std::vector<float> one_expert(const TestExperts& e, std::int64_t number, const float* x, Activations activations,
-                              const QgemmKernels& kernels) {
-  const std::int64_t padded = e.experts.padded_inner, inner = e.down.shape.inner;
-  std::vector<float> both(static_cast<std::size_t>(2 * padded)), out(static_cast<std::size_t>(width));
-  qgemm({e.gate_up.at(number), x, nullptr, nullptr, both.data(), 1, 0.0F, false, activations}, kernels);
-  kernels.silu_and_mul(both.data(), both.data() + padded, inner);
-  qgemm({e.down.at(number), both.data(), nullptr, nullptr, out.data(), 1, 0.0F, false, activations}, kernels);
+                              const LinearKernels& kernels) {
+  const std::int64_t columns = e.experts.padded_inner, inner = e.experts.inner;
+  std::vector<float> both(static_cast<std::size_t>(2 * columns)), out(static_cast<std::size_t>(width));
+  linear({e.gate_up.at(number), x, nullptr, nullptr, both.data(), 1, 0.0F, false, activations}, kernels);
+  if (std::holds_alternative<PackedMatrix>(e.experts.gate_up)) {
+    kernels.packed.silu_and_mul(both.data(), both.data() + columns, inner);
+  } else {
+    kernels.activation.silu_and_mul(both.data(), both.data() + columns, both.data(), inner);
+  }
+  linear({e.down.at(number), both.data(), nullptr, nullptr, out.data(), 1, 0.0F, false, activations}, kernels);
   return out;
 }
 
 struct Setting {
   std::int64_t tokens, text_inner, vision_inner, group;
-  bool four_bits, with_vision, with_shared, with_norm, add;
+  Format text, vision, shared;
+  bool with_vision, with_shared, with_norm, add;
   Activations activations;
 };
 
 void check(const Setting& s, Isa isa) {
-  const TestPool text(s.text_inner, s.group, s.four_bits, 10), vision(s.vision_inner, s.group, !s.four_bits, 20);
-  const TestExperts shared(1, width, 24, 8, s.four_bits, 30);
+  const TestPool text(s.text_inner, s.group, s.text, 10), vision(s.vision_inner, s.group, s.vision, 20);
+  const TestExperts shared(1, width, 24, 8, s.shared, 30);
   const std::size_t values = static_cast<std::size_t>(s.tokens * width);
   const std::vector<float> x = test::normal(values, 1), norm = test::normal(width, 2), before = test::normal(values, 3);
   std::vector<std::uint8_t> is_vision(static_cast<std::size_t>(s.tokens));
@@ -106,8 +138,8 @@ void check(const Setting& s, Isa isa) {
   args.norm_min = 1e-12F;
   args.add = s.add;
   args.activations = s.activations;
-  const QgemmKernels& kernels = select_qgemm_kernels(isa);
-  moe(args, kernels, select_gemm_tile(WeightFormat::f32, isa));
+  const LinearKernels kernels = select_linear_kernels(isa);
+  moe(args, kernels);
   CHECK(out.intact());
   CHECK(weights.intact());
 
@@ -142,45 +174,78 @@ TEST(experts_in_one_call_are_those_of_single_products) {
   set_num_threads(3);
   for (const Isa isa : test::supported_isas()) {
     for (const Activations activations : {Activations::int8, Activations::float32}) {
-      for (const bool four_bits : {true, false}) {
+      for (const Format format : {Format::int4, Format::int8, Format::bf16, Format::f32}) {
+        const Format other = format == Format::int4 ? Format::int8 : format == Format::int8 ? Format::int4 : format;
         for (const std::int64_t tokens : {1, 2, 13}) {
-          check({tokens, 48, 16, 16, four_bits, true, true, true, true, activations}, isa);
-          check({tokens, 33, 40, 32, four_bits, true, false, false, true, activations}, isa);
-          check({tokens, 16, 16, 12, four_bits, false, true, true, false, activations}, isa);
+          check({tokens, 48, 16, 16, format, other, format, true, true, true, true, activations}, isa);
+          check({tokens, 33, 40, 32, format, other, format, true, false, false, true, activations}, isa);
+          check({tokens, 16, 16, 12, format, other, format, false, true, true, false, activations}, isa);
         }
       }
     }
   }
 }
 
+TEST(packed_and_plain_experts_may_meet_in_one_call) {
+  for (const Isa isa : test::supported_isas()) {
+    for (const Activations activations : {Activations::int8, Activations::float32}) {
+      check({13, 48, 70, 16, Format::int4, Format::bf16, Format::f32, true, true, true, true, activations}, isa);
+      check({13, 33, 48, 16, Format::bf16, Format::int8, Format::int4, true, true, false, true, activations}, isa);
+      check({5, 101, 16, 16, Format::f32, Format::f32, Format::int4, false, true, false, false, activations}, isa);
+    }
+  }
+}
+
 TEST(many_tokens_of_an_expert_go_through_in_pieces) {
   for (const Isa isa : test::supported_isas()) {
-    check({300, 32, 16, 32, true, true, true, true, true, Activations::int8}, isa);
+    for (const Format format : {Format::int4, Format::bf16}) {
+      check({300, 50, 16, 32, format, format, format, true, true, true, true, Activations::int8}, isa);
+    }
   }
 }
 
 TEST(a_dense_mlp_adds_to_its_own_input) {
-  const TestExperts mlp(1, width, 48, 32, true, 40);
   const std::vector<float> x = test::normal(7 * width, 1);
-  for (const Isa isa : test::supported_isas()) {
-    const QgemmKernels& kernels = select_qgemm_kernels(isa);
-    test::Guarded out(7 * width);
-    std::memcpy(out.data(), x.data(), x.size() * sizeof(float));
-    MoeArgs args{};
-    args.x = out.data();
-    args.out = out.data();
-    args.shared = &mlp.experts;
-    args.tokens = 7;
-    args.width = width;
-    args.add = true;
-    args.activations = Activations::int8;
-    moe(args, kernels, select_gemm_tile(WeightFormat::f32, isa));
-    CHECK(out.intact());
-    for (std::int64_t t = 0; t < 7; ++t) {
-      const std::vector<float> one = one_expert(mlp, 0, x.data() + t * width, Activations::int8, kernels);
-      for (std::int64_t i = 0; i < width; ++i) {
-        CHECK(out.data()[t * width + i] == x[static_cast<std::size_t>(t * width + i)] + one[static_cast<std::size_t>(i)]);
+  for (const Format format : {Format::int4, Format::bf16}) {
+    const TestExperts mlp(1, width, 48, 32, format, 40);
+    for (const Isa isa : test::supported_isas()) {
+      const LinearKernels kernels = select_linear_kernels(isa);
+      test::Guarded out(7 * width);
+      std::memcpy(out.data(), x.data(), x.size() * sizeof(float));
+      MoeArgs args{};
+      args.x = out.data();
+      args.out = out.data();
+      args.shared = &mlp.experts;
+      args.tokens = 7;
+      args.width = width;
+      args.add = true;
+      args.activations = Activations::int8;
+      moe(args, kernels);
+      CHECK(out.intact());
+      for (std::int64_t t = 0; t < 7; ++t) {
+        const std::vector<float> one = one_expert(mlp, 0, x.data() + t * width, Activations::int8, kernels);
+        for (std::int64_t i = 0; i < width; ++i) {
+          const auto at = static_cast<std::size_t>(t * width + i);
+          CHECK(out.data()[at] == x[at] + one[static_cast<std::size_t>(i)]);
+        }
       }
+    }
+  }
+}
+
+TEST(the_layers_product_is_that_of_its_format) {
+  const std::vector<float> x = test::normal(9 * width, 1), norm = test::normal(width, 2), bias = test::normal(33, 3);
+  for (const Format format : {Format::int4, Format::int8, Format::bf16, Format::f32}) {
+    const Stack stack(1, 33, width, 16, format, 4);
+    CHECK(rows_of(stack.first) == 33 && inner_of(stack.first) == width);
+    for (const Isa isa : test::supported_isas()) {
+      const LinearKernels kernels = select_linear_kernels(isa);
+      std::vector<float> plain(9 * 33), fused(9 * 33, 2.0F);
+      std::vector<float> normed(x.size());
+      rms_norm({x.data(), norm.data(), nullptr, normed.data(), 9, width, 1e-5F});
+      linear({stack.first, normed.data(), nullptr, nullptr, plain.data(), 9, 0.0F, false, Activations::int8}, kernels);
+      linear({stack.first, x.data(), norm.data(), bias.data(), fused.data(), 9, 1e-5F, true, Activations::int8}, kernels);
+      for (std::size_t i = 0; i < fused.size(); ++i) CHECK(fused[i] == 2.0F + (plain[i] + bias[i % 33]));
     }
   }
 }

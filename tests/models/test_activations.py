@@ -61,6 +61,29 @@ def test_native_experts_are_those_of_single_steps(tiny_model: Path, format_: Wei
             assert np.abs(fused[0] - before).max() > 0.01
 
 
+@pytest.mark.parametrize("format_", ["bf16", "fp32"])
+def test_plain_experts_in_one_call_are_those_of_single_steps_bit_for_bit(
+    tiny_model: Path, format_: WeightFormat
+) -> None:
+    model = Model.from_pretrained(tiny_model, format_)
+    for layer in model.language_model.layers:
+        mlp, norm_D = layer.mlp, layer.post_attention_layernorm_D
+        hidden_TD = np.random.default_rng(1).standard_normal((13, 64)).astype(np.float32)
+        if not isinstance(mlp, MoeBlock):
+            assert mlp.experts is not None
+            apart_TD = replace(mlp, experts=None).residual(hidden_TD.copy(), norm_D, 1e-5)
+            np.testing.assert_array_equal(mlp.residual(hidden_TD.copy(), norm_D, 1e-5), apart_TD)
+            continue
+        assert mlp.is_native
+        shared = mlp.shared_experts
+        steps = replace(mlp, is_native=False, shared_experts=None if shared is None else replace(shared, experts=None))
+        for mask_T in (np.zeros(13, bool), np.ones(13, bool), np.arange(13) % 3 == 0):
+            fused = mlp.residual(hidden_TD.copy(), norm_D, 1e-5, mask_T)
+            apart = steps.residual(hidden_TD.copy(), norm_D, 1e-5, mask_T)
+            for got, expected in zip(fused, apart, strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
 # Relative to the deviation of the logits; every expert is taken, so that rounding changes no route.
 def test_rounding_activations_costs_little_beside_the_weights(tmp_path: Path) -> None:
     config = replace(tiny_config(text=replace(TINY_TEXT, moe_k=8)), dtype="float32")

@@ -31,7 +31,7 @@ from tusi.kernels.elementwise import (
     silu_and_mul,
     topk_softmax,
 )
-from tusi.kernels.experts import Experts, Pool, moe
+from tusi.kernels.experts import Experts, PlainExperts, Pool, moe
 from tusi.kernels.matmul import bf16_to_f32, f32_to_bf16, gemm_bf16, gemm_f32
 from tusi.kernels.packed import (
     pack_codes,
@@ -55,6 +55,7 @@ from tusi.kernels.sampling import argmax_rows, draw_rows
 
 __all__ = [
     "Experts",
+    "PlainExperts",
     "Pool",
     "argmax_rows",
     "bf16_to_f32",

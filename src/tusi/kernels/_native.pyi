@@ -1,6 +1,6 @@
 # The compiled module (csrc/bindings). Arrays are never converted: wrong dtype or layout is a TypeError, wrong shape,
 # index or overlap a ValueError that names the argument.
-from typing import Any
+from typing import Any, overload
 
 from numpy.typing import NDArray
 
@@ -112,6 +112,7 @@ def unpack(
 ) -> None: ...
 
 class Experts:
+    @overload
     def __init__(
         self,
         gate_up_codes: NDArray[Any],
@@ -124,6 +125,8 @@ class Experts:
         inner: int,
         keep: object,
     ) -> None: ...
+    @overload
+    def __init__(self, gate_up_E2FD: NDArray[Any], down_EDF: NDArray[Any], keep: object) -> None: ...
 
 class Pool:
     def __init__(self, weight_ED: NDArray[Any], bias_E: NDArray[Any], experts: Experts, keep: object) -> None: ...

@@ -1,4 +1,4 @@
-"""The feed-forward half of a decoder layer in one call, over packed integer weights; csrc/moe/moe.h says what it does.
+"""The feed-forward half of a decoder layer in one call, over weights of any format; csrc/moe/moe.h says what it does.
 
 Experts and pools are checked once, when they are made. Slow twin: `reference_packed.moe`. Raises as the other kernels.
 """
@@ -17,7 +17,7 @@ from tusi.kernels.reference import F32, I32, U8, U16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Experts:
-    """E experts of one shape: down(silu(gate(x)) * up(x)); all arrays have a leading axis E.
+    """E experts of one shape in packed integers: down(silu(gate(x)) * up(x)); all arrays have a leading axis E.
 
     gate_up: gate's rows, then up's, each padded to whole blocks of 16 rows. width: of x; inner: of gate and up.
     """
@@ -41,12 +41,25 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PlainExperts:
+    """E experts of one shape in float32 or bfloat16 (uint16 bits); gate's F rows, then up's."""
+
+    gate_up_E2FD: F32 | U16
+    down_EDF: F32 | U16
+    native: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        arrays = (self.gate_up_E2FD, self.down_EDF)
+        object.__setattr__(self, "native", _native.Experts(*arrays, arrays))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """Experts and the router that chooses among them: by softmax plus bias, weighing by softmax alone."""
 
     weight_ED: F32
     bias_E: F32
-    experts: Experts
+    experts: Experts | PlainExperts
     native: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +71,7 @@ def moe(
     x_TD: F32,
     text: Pool | None,
     vision: Pool | None,
-    shared: Experts | None,
+    shared: Experts | PlainExperts | None,
     *,
     top_k: int,
     norm_min: float = 0.0,
@@ -73,7 +86,8 @@ def moe(
     """Output [T, D], topk_weights [T, K] and topk_ids [T, K], each within the token's own pool.
 
     vision_mask_T (0 or 1): who goes to the vision pool; None: nobody. norm_D: x is RMS-normalised with it first. add:
-    to what `out` holds; `out` may be x itself. Without pools (a dense MLP is `shared` alone) top_k must be 0.
+    to what `out` holds; `out` may be x itself. activations: what packed experts do with their input; plain ones take it
+    as it is. Without pools (a dense MLP is `shared` alone) top_k must be 0.
     """
     if out is None:
         if add:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tusi.kernels.experts import Experts, Pool
+from tusi.kernels import reference
+from tusi.kernels.experts import Experts, PlainExperts, Pool
 from tusi.kernels.reference import F32, I8, I32, I64, U8, U16, bf16_to_f32, rms_norm, topk_softmax
 
 BLOCK_ROWS = 16
@@ -163,7 +164,7 @@ def moe(
     x_TD: F32,
     text: Pool | None,
     vision: Pool | None,
-    shared: Experts | None,
+    shared: Experts | PlainExperts | None,
     *,
     top_k: int,
     norm_min: float = 0.0,
@@ -199,7 +200,10 @@ def moe(
     return out, weights_TK, ids_TK
 
 
-def _expert(x_TD: F32, experts: Experts, e: int, activations: str) -> F32:
+def _expert(x_TD: F32, experts: Experts | PlainExperts, e: int, activations: str) -> F32:
+    if isinstance(experts, PlainExperts):
+        gate_up_2FD, down_DF = (_widened(stack[e]) for stack in (experts.gate_up_E2FD, experts.down_EDF))
+        return reference.gemm_f32(reference.silu_and_mul(reference.gemm_f32(x_TD, gate_up_2FD)), down_DF)
     padded = -(-experts.inner // BLOCK_ROWS) * BLOCK_ROWS
     both = qgemm(
         x_TD,

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tusi import kernels
+from tusi.core.types import Activations
 from tusi.kernels.packed import BLOCK_ROWS
 from tusi.models.config import Ernie4_5_VLMoeTextConfig
 from tusi.models.parameters import Parameters
 from tusi.quant.weights import F32, I32, IntegerWeight, StackedWeight, Weight
 
 Bool = NDArray[np.bool_]
+Experts = kernels.Experts | kernels.PlainExperts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,12 @@ class RoutingRecorder:
 class MLP:
     """down(silu(gate(x)) * up(x)); gate and up are joined into one matrix when loaded.
 
-    experts: the same as one native call, where the weights are packed integers.
+    experts: the same for one native call, where the weights allow it (`native_experts`).
     """
 
     gate_up_proj: Weight
     down_proj: Weight
-    experts: kernels.Experts | None
+    experts: Experts | None
 
     @classmethod
     def load(cls, params: Parameters) -> MLP:
@@ -102,7 +104,7 @@ class TopKRouter:
 
 @dataclass(frozen=True, slots=True)
 class SparseMoeBlock:
-    """One pool: a router and its experts. pool: the same for the native call, where the weights are packed integers."""
+    """One pool: a router and its experts. pool: the same for the native call, where the weights allow it."""
 
     gate: TopKRouter
     gate_up_proj: StackedWeight
@@ -114,7 +116,7 @@ class SparseMoeBlock:
         gate = TopKRouter.load(params.under("gate."), config)
         gate_up = params.experts("experts.gate_up_proj")
         down = params.experts("experts.down_proj")
-        experts = packed_experts(gate_up, down)
+        experts = native_experts(gate_up, down)
         pool = kernels.Pool(gate.weight_ED, gate.e_score_correction_bias_E, experts) if experts is not None else None
         return cls(gate, gate_up, down, pool)
 
@@ -146,12 +148,14 @@ def tokens_by_expert(topk_ids_TK: I32, num_experts: int) -> Iterator[tuple[int, 
 class MoeBlock:
     """Text tokens go to one pool, vision tokens to the other, all of them to the shared experts.
 
-    One native call where all weights are packed integers (`is_native`), else step by step.
+    One native call where all weights allow it (`is_native`), else step by step. activations: what packed experts do
+    with their input; all of them do the same.
     """
 
     text_moe: SparseMoeBlock
     vision_moe: SparseMoeBlock
     shared_experts: MLP | None
+    activations: Activations
     is_native: bool
 
     @classmethod
@@ -159,11 +163,13 @@ class MoeBlock:
         shared = MLP.load(params.under("shared_experts.")) if config.shared_intermediate_size else None
         text = SparseMoeBlock.load(params.under("text_moe."), config)
         vision = SparseMoeBlock.load(params.under("vision_moe."), config)
-        packed = text.pool is not None and vision.pool is not None and (shared is None or shared.experts is not None)
-        rounding = {text.gate_up_proj.first.activations, vision.gate_up_proj.first.activations}
+        matrices = [text.gate_up_proj.first, vision.gate_up_proj.first]
+        native = text.pool is not None and vision.pool is not None
         if shared is not None:
-            rounding.add(shared.gate_up_proj.activations)
-        return cls(text, vision, shared, packed and len(rounding) == 1)
+            matrices.append(shared.gate_up_proj)
+            native = native and shared.experts is not None
+        rounding = {matrix.activations for matrix in matrices if isinstance(matrix, IntegerWeight)} or {"float32"}
+        return cls(text, vision, shared, min(rounding), native and len(rounding) == 1)
 
     def __call__(self, x_TD: F32, vision_mask_T: Bool) -> tuple[F32, F32, I32]:
         """Output [T, D], topk_weights [T, K], topk_ids [T, K] (each within the token's own pool)."""
@@ -186,7 +192,7 @@ class MoeBlock:
             top_k=self.text_moe.gate.top_k,
             norm_min=self.text_moe.gate.norm_min,
             vision_mask_T=vision_mask_T.view(np.uint8) if vision_mask_T.any() else None,
-            activations=self.text_moe.gate_up_proj.first.activations,
+            activations=self.activations,
             **fused,
         )
 
@@ -213,8 +219,17 @@ class MoeBlock:
         return out_TD, weights_TK, ids_TK
 
 
+def native_experts(gate_up: StackedWeight, down: StackedWeight) -> Experts | None:
+    """The experts for the native call; None if one matrix is packed and the other plain, or gate ends inside a block of
+    packed rows."""
+    packed = isinstance(gate_up.first, IntegerWeight), isinstance(down.first, IntegerWeight)
+    if packed == (False, False):
+        return kernels.PlainExperts(*gate_up.arrays, *down.arrays)  # type: ignore[arg-type]
+    return packed_experts(gate_up, down) if packed == (True, True) else None
+
+
 def packed_experts(gate_up: StackedWeight, down: StackedWeight) -> kernels.Experts | None:
-    """The experts for the native call; None if a matrix is no packed integers, or gate ends inside a block of rows."""
+    """The same for packed integers alone."""
     first_gate_up, first_down = gate_up.first, down.first
     if not isinstance(first_gate_up, IntegerWeight) or not isinstance(first_down, IntegerWeight):
         return None
@@ -234,7 +249,7 @@ def packed_experts(gate_up: StackedWeight, down: StackedWeight) -> kernels.Exper
     )
 
 
-def single_expert(gate_up: Weight, down: Weight) -> kernels.Experts | None:
+def single_expert(gate_up: Weight, down: Weight) -> Experts | None:
     """The same for one expert whose arrays have no leading axis."""
     stacked = (StackedWeight(weight, tuple(array[None] for array in weight.arrays)) for weight in (gate_up, down))
-    return packed_experts(*stacked)
+    return native_experts(*stacked)
