@@ -60,6 +60,11 @@ Ahead look_ahead(const std::uint8_t* codes, std::int64_t block_bytes, const std:
   return {codes + distance, next == nullptr ? codes : next + distance - block_bytes, block_bytes - distance};
 }
 
+NextBlock block_of(const PackedMatrix& w, std::int64_t block) {
+  const std::int64_t scale_bytes = w.groups * block_rows * (w.float_scales ? 4 : 2);
+  return {w.codes + block * w.chunks * w.chunk_bytes, static_cast<const char*>(w.scales) + block * scale_bytes};
+}
+
 const char* next_scales(const PackedMatrix& w, const NextBlock& next, std::int64_t group) {
   return static_cast<const char*>(next.scales) + group * block_rows * (w.float_scales ? 4 : 2);
 }
@@ -153,25 +158,114 @@ void int8_rows(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, std:
   if (t < t1) last[t1 - t](w, x, t, p);
 }
 
-// One block of a pair; after it comes `next`.
-BlockPair single(const BlockPair& p, int j, const NextBlock& next) {
-  return {{p.blocks[j], -1}, {p.out[j], nullptr}, p.stride, {p.lanes[j], 0}, {next, {}}};
+// A group of a single row: the integer sum of Chunks chunks (0: of `chunks`). The two halves of a chunk have a sum each,
+// which the processor can work on side by side, and high nibbles stay where they are, 16 times too large.
+template <bool FourBits, int Chunks>
+__m512i group_of_one(const std::uint8_t* codes, const std::int8_t* x, std::int32_t offset, std::int64_t chunks,
+                     const char* ahead) {
+  constexpr std::int64_t chunk_bytes = FourBits ? 64 : 128;
+  const std::int64_t count = Chunks == 0 ? chunks : Chunks;
+  __m512i first = _mm512_set1_epi32(offset), last = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (std::int64_t c = 0; c < count; ++c) {
+    _mm_prefetch(ahead + c * chunk_bytes, _MM_HINT_T0);
+    if (!FourBits) _mm_prefetch(ahead + c * chunk_bytes + 64, _MM_HINT_T0);
+    __m512i bytes = _mm512_loadu_si512(codes + c * chunk_bytes);
+    asm("" : "+v"(bytes));  // or GCC reads them once for each half, and reading is what is scarce
+    const __m512i low = FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(15)) : bytes;
+    const __m512i high = FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(static_cast<char>(0xF0)))
+                                  : _mm512_loadu_si512(codes + c * chunk_bytes + 64);
+    first = _mm512_dpbusd_epi32(first, low, four_bytes(x + c * chunk_columns));
+    last = _mm512_dpbusd_epi32(last, high, four_bytes(x + c * chunk_columns + 4));
+  }
+  return _mm512_add_epi32(first, FourBits ? _mm512_srai_epi32(last, 4) : last);
 }
 
-// A single row waits for memory alone, which one stream fills better than two: 98 against 90 % of the bandwidth.
-void one_after_the_other(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p) {
-  const std::int64_t scale_bytes = w.groups * block_rows * (w.float_scales ? 4 : 2);
-  const NextBlock second{w.codes + p.blocks[1] * w.chunks * w.chunk_bytes,
-                         static_cast<const char*>(w.scales) + p.blocks[1] * scale_bytes};
-  const BlockPair halves[2] = {single(p, 0, second), single(p, 1, p.next[0])};
-  for (const BlockPair& half : halves) {
-    w.four_bits ? int8_tile<true, 1, 1>(w, x, t, half) : int8_tile<false, 1, 1>(w, x, t, half);
+template <bool FloatScales>
+__m512 sixteen_scales(const char* at) {
+  if (FloatScales) return _mm512_loadu_ps(at);
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16));
+}
+
+// Where one row and one block begin, and how far from there lies what is asked for in advance.
+struct OneRow {
+  const std::uint8_t* codes;
+  const std::int8_t* values;
+  const char* weight_scales;
+  const float* row_scales;
+  const std::int32_t* offsets;
+  std::int64_t group_chunks, scales_ahead;
+};
+
+// Adds groups begin..end, of `chunks` chunks each (Chunks, unless 0).
+template <bool FourBits, bool FloatScales, int Chunks>
+__m512 add_groups(const OneRow& of, std::int64_t begin, std::int64_t end, std::int64_t chunks, std::int64_t ahead,
+                  __m512 sum) {
+  const OneRow o = of;  // a copy, which can stay in registers
+  const std::int64_t stride = Chunks == 0 ? o.group_chunks : Chunks;
+  for (std::int64_t group = begin; group < end; ++group) {
+    const std::uint8_t* codes = o.codes + group * stride * (FourBits ? 64 : 128);
+    const char* weight_scales = o.weight_scales + group * block_rows * (FloatScales ? 4 : 2);
+    const __m512i acc = group_of_one<FourBits, Chunks>(codes, o.values + group * stride * chunk_columns,
+                                                       o.offsets[group], chunks,
+                                                       reinterpret_cast<const char*>(codes) + ahead);
+    _mm_prefetch(weight_scales + o.scales_ahead, _MM_HINT_T0);
+    const __m512 both = _mm512_mul_ps(_mm512_set1_ps(o.row_scales[group]), sixteen_scales<FloatScales>(weight_scales));
+    sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_cvtepi32_ps(acc), both));
+  }
+  return sum;
+}
+
+// A single row waits for memory alone, which one stream fills better than two; what is left to do for a byte must be
+// little, or the processor becomes the limit where memory is fast. The same values as int8_tile's.
+template <bool FourBits, bool FloatScales, int Chunks>
+void block_of_one(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p, int j,
+                  const NextBlock& next) {
+  const std::int64_t block_bytes = w.chunks * (FourBits ? 64 : 128), row = source_row(x.index, t);
+  const std::int64_t group_bytes = w.group_chunks * (FourBits ? 64 : 128);
+  const std::uint8_t* codes = w.codes + p.blocks[j] * block_bytes;
+  const char* scales = static_cast<const char*>(w.scales) + p.blocks[j] * w.groups * block_rows * (FloatScales ? 4 : 2);
+  const OneRow one{codes,
+                   x.codes + row * w.chunks * chunk_columns,
+                   scales,
+                   x.scales + row * w.groups,
+                   x.offsets + row * w.groups,
+                   w.group_chunks,
+                   next.scales == nullptr ? 0 : static_cast<const char*>(next.scales) - scales};
+  // Whole groups up to where the way ahead leaves this block, those after it, and the last group, which may be short.
+  const std::int64_t last = w.groups - 1, inside = (block_bytes - near_distance) / group_bytes;
+  const std::int64_t turn = inside < 0 ? 0 : inside < last ? inside : last;
+  const std::int64_t beyond = next.codes == nullptr ? 0 : next.codes - codes + near_distance - block_bytes;
+  __m512 sum = _mm512_setzero_ps();
+  sum = add_groups<FourBits, FloatScales, Chunks>(one, 0, turn, w.group_chunks, near_distance, sum);
+  sum = add_groups<FourBits, FloatScales, Chunks>(one, turn, last, w.group_chunks, beyond, sum);
+  sum = add_groups<FourBits, FloatScales, 0>(one, last, w.groups, chunks_of(w, last), beyond, sum);
+  store(p, j, t, sum);
+}
+
+template <bool FourBits, bool FloatScales>
+void block_of_one(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p, int j,
+                  const NextBlock& next) {
+  w.group_chunks == 4 ? block_of_one<FourBits, FloatScales, 4>(w, x, t, p, j, next)
+                      : block_of_one<FourBits, FloatScales, 0>(w, x, t, p, j, next);
+}
+
+void one_row(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p) {
+  const bool two = p.blocks[1] >= 0;
+  for (int j = 0; j < (two ? 2 : 1); ++j) {
+    const NextBlock next = two && j == 0 ? block_of(w, p.blocks[1]) : p.next[0];
+    if (w.four_bits) {
+      w.float_scales ? block_of_one<true, true>(w, x, t, p, j, next) : block_of_one<true, false>(w, x, t, p, j, next);
+    } else {
+      w.float_scales ? block_of_one<false, true>(w, x, t, p, j, next) : block_of_one<false, false>(w, x, t, p, j, next);
+    }
   }
 }
 
 void int8_pair(const PackedMatrix& w, const RoundedRows& x, std::int64_t t0, std::int64_t t1, const BlockPair& p) {
   const bool two = p.blocks[1] >= 0;
-  if (two && t1 - t0 == 1) return one_after_the_other(w, x, t0, p);
+  if (t1 - t0 == 1) return one_row(w, x, t0, p);
   if (w.four_bits) {
     two ? int8_rows<true, 2>(w, x, t0, t1, p) : int8_rows<true, 1>(w, x, t0, t1, p);
   } else {
