@@ -1,5 +1,5 @@
-// What the passes of one call share, and the seam between them and the formats of weights: an overload for packed
-// integers (packed.cpp) and one for plain floats (plain.cpp) of each step that touches a matrix.
+// What the passes of one call share, and the seam between them and the formats of weights: each step that touches a
+// matrix has an overload for packed integers (packed.cpp) and one for plain floats (plain.cpp).
 #pragma once
 
 #include "core/scratch.h"
@@ -7,9 +7,6 @@
 #include "moe/plan.h"
 
 namespace tusi {
-
-constexpr std::int64_t tile_tokens = 96;                  // rows whose intermediate values a thread holds at a time
-constexpr std::int64_t output_columns = 2 * block_rows;   // of the output that a thread makes at a time
 
 // What one call needs beside its arguments; kept by the caller's thread from call to call.
 struct Workspace {
@@ -34,7 +31,6 @@ struct Call {
     if (share.experts == a.shared) return 2;
     return a.vision != nullptr && share.experts == &a.vision->experts ? 1 : 0;
   }
-  const std::int32_t* tokens_of(const Share& share) const { return work.plan.tokens.data() + share.first; }
 };
 
 // A piece of one expert's work: columns begin..end of its intermediate vector.
@@ -43,30 +39,37 @@ struct Item {
   std::int64_t begin, end;
 };
 
-// How many of these columns are best made together.
+// Rows of a share as both kinds of kernel take them; one is in use.
+struct Rows {
+  RoundedRows rounded;
+  FloatRows floats;
+};
+
+// A rectangle of a product: rows r0..r1 by rows begin..end of w, into tile [r1 - r0][width]. `next`: what is read after it.
+struct Rectangle {
+  std::int64_t r0, r1, begin, end;
+  NextBlock next;
+  float* tile;
+  std::int64_t width;
+};
+
+void multiply(const Call& c, const PackedMatrix& w, const Rows& x, const Rectangle& to);
+void multiply(const Call& c, const PlainMatrix& w, const Rows& x, const Rectangle& to);
+
+// gate = silu(gate) * up
+void silu_and_mul(const Call& c, const PackedMatrix& w, float* gate, const float* up, std::int64_t count);
+void silu_and_mul(const Call& c, const PlainMatrix& w, float* gate, const float* up, std::int64_t count);
+
+// How many columns of the intermediate vector are best made together, given `down`.
 std::int64_t panel_columns(const Experts& experts, const PackedMatrix& down);
 std::int64_t panel_columns(const Experts& experts, const PlainMatrix& down);
 
-// The item's columns of silu(gate) * up for rows r0..r1 of its share, into gate [r1 - r0][end - begin]; `up` is as large.
-// following: what the thread does next, or null.
-void gate_up_tile(const Call& c, const Item& item, const PackedMatrix& w, std::int64_t r0, std::int64_t r1,
-                  const Item* following, float* gate, float* up);
-void gate_up_tile(const Call& c, const Item& item, const PlainMatrix& w, std::int64_t r0, std::int64_t r1,
-                  const Item* following, float* gate, float* up);
+// Where row `row` (the first of a block) lies; nulls beyond the last, and for plain matrices, where nobody asks ahead.
+NextBlock next_at(const Matrix& w, std::int64_t row);
 
-// Columns n..n + columns of the down product of a share's rows r0..r1, into tile [r1 - r0][output_columns].
-// following, next_column: whose columns the thread makes next, and which.
-struct DownItem {
-  const Share *share, *following;
-  std::int64_t n, columns, next_column;
-};
-void down_tile(const Call& c, const DownItem& item, const PackedMatrix& w, std::int64_t r0, std::int64_t r1, float* tile);
-void down_tile(const Call& c, const DownItem& item, const PlainMatrix& w, std::int64_t r0, std::int64_t r1, float* tile);
-
-// Rounds the input once for each way of grouping it that occurs among the call's packed experts.
+// Packed experts alone, where the call rounds activations. The input, once for each way of grouping it that occurs:
 void round_input(const Call& c);
-
-// Keeps the item's intermediate values of row r of its share, rounded for `down`.
+// and the item's intermediate values of row r of its share, for `down`.
 void round_inner(const Call& c, const Item& item, const PackedMatrix& down, std::int64_t r, const float* values);
 
 }  // namespace tusi

@@ -12,6 +12,9 @@
 namespace tusi {
 namespace {
 
+constexpr std::int64_t few_tokens = 16;
+constexpr std::int64_t tile_tokens = 96;  // rows whose intermediate values a thread holds at a time
+
 void route(const Call& c, const Pool& pool, float* weights, std::int32_t* ids) {
   const MoeArgs& a = c.a;
   const std::int64_t experts = pool.experts.count;
@@ -48,18 +51,39 @@ void make_items(const MoePlan& plan, std::vector<Item>* items) {
   }
 }
 
+// The item's columns of silu(gate) * up for rows r0..r1 of its share, into gate [r1 - r0][columns].
+void gate_up_tile(const Call& c, const Item& item, std::int64_t r0, std::int64_t r1, const Item* following, float* gate,
+                  float* up) {
+  const Share& share = *item.share;
+  const Matrix matrix = share.gate_up();
+  const std::int32_t* index = c.work.plan.tokens.data() + share.first;
+  Rows x{{}, {c.x, c.a.width, index}};
+  if (c.rounds(matrix)) x.rounded = c.work.rounded[c.kind(share)].rows;
+  x.rounded.index = index;
+  const std::int64_t width = item.end - item.begin, ups = share.experts->padded_inner;
+  NextBlock next{};
+  if (following != nullptr) next = next_at(following->share->gate_up(), following->begin);
+  const NextBlock first_up = next_at(matrix, ups + item.begin);
+  std::visit(
+      [&](const auto& w) {
+        multiply(c, w, x, {r0, r1, item.begin, item.end, first_up, gate, width});
+        multiply(c, w, x, {r0, r1, ups + item.begin, ups + item.end, next, up, width});
+        silu_and_mul(c, w, gate, up, (r1 - r0) * width);
+      },
+      matrix);
+}
+
 // following: what the thread does next, or null.
 void gate_up_item(const Call& c, const Item& item, const Item* following) {
   const Share& share = *item.share;
   const PackedMatrix* rounding = c.rounds(share.experts->down) ? &std::get<PackedMatrix>(share.experts->down) : nullptr;
   const std::int64_t width = item.end - item.begin, used = std::min(item.end, share.experts->inner) - item.begin;
-  const Matrix gate_up = share.gate_up();
   thread_local Scratch scratch;
   float* gate = scratch.take<float>(2 * tile_tokens * width);
   float* up = gate + tile_tokens * width;
   for (std::int64_t r0 = 0; r0 < share.rows; r0 += tile_tokens) {
     const std::int64_t r1 = std::min(r0 + tile_tokens, share.rows);
-    std::visit([&](const auto& w) { gate_up_tile(c, item, w, r0, r1, following, gate, up); }, gate_up);
+    gate_up_tile(c, item, r0, r1, following, gate, up);
     for (std::int64_t r = r0; r < r1; ++r) {
       const float* values = gate + (r - r0) * width;
       if (rounding != nullptr) {
@@ -71,38 +95,57 @@ void gate_up_item(const Call& c, const Item& item, const Item* following) {
   }
 }
 
-// Columns n..n + 32 of the output, for all tokens and experts.
-void down_columns(const Call& c, std::int64_t n) {
+// The intermediate rows of a share.
+Rows inner_rows(const Call& c, const Share& share) {
+  const Matrix& down = share.experts->down;
+  if (!c.rounds(down)) return {{}, {c.inner + share.first * c.inner_stride, c.inner_stride, nullptr}};
+  const PackedMatrix& w = std::get<PackedMatrix>(down);
+  RoundedRows x = c.work.rounded_inner[c.kind(share)].rows;
+  x.codes += share.first * w.chunks * chunk_columns;
+  x.scales += share.first * w.groups;
+  x.offsets += share.first * w.groups;
+  return {x, {}};
+}
+
+// Columns begin..end of the output, for all tokens and experts; begin is a multiple of block_rows.
+void down_columns(const Call& c, std::int64_t begin, std::int64_t end) {
   const MoeArgs& a = c.a;
-  const std::int64_t columns = std::min(output_columns, a.width - n);
+  const std::int64_t columns = end - begin, width = (columns + block_rows - 1) / block_rows * block_rows;
   thread_local Scratch scratch;
-  float* sums = scratch.take<float>((a.tokens + tile_tokens) * output_columns);
-  float* tile = sums + a.tokens * output_columns;
-  std::memset(sums, 0, static_cast<std::size_t>(a.tokens * output_columns) * sizeof(float));
+  float* sums = scratch.take<float>((a.tokens + tile_tokens) * width);
+  float* tile = sums + a.tokens * width;
+  std::memset(sums, 0, static_cast<std::size_t>(a.tokens * width) * sizeof(float));
   const std::vector<Share>& shares = c.work.plan.shares;
   for (std::size_t s = 0; s < shares.size(); ++s) {
     const Share& share = shares[s];
-    const Matrix down = share.down();
+    const Rows x = inner_rows(c, share);
+    const Matrix matrix = share.down();
     // After the last expert come the first one's next columns.
-    const bool is_last = s + 1 == shares.size();
-    const DownItem item{&share, &shares[is_last ? 0 : s + 1], n, columns, is_last ? n + output_columns : n};
+    const NextBlock next = s + 1 < shares.size() ? next_at(shares[s + 1].down(), begin) : next_at(shares[0].down(), end);
     for (std::int64_t r0 = 0; r0 < share.rows; r0 += tile_tokens) {
       const std::int64_t r1 = std::min(r0 + tile_tokens, share.rows);
-      std::visit([&](const auto& w) { down_tile(c, item, w, r0, r1, tile); }, down);
+      std::visit([&](const auto& w) { multiply(c, w, x, {r0, r1, begin, end, next, tile, width}); }, matrix);
       for (std::int64_t r = r0; r < r1; ++r) {
         const auto row = static_cast<std::size_t>(share.first + r);
-        float* sum = sums + c.work.plan.tokens[row] * output_columns;
-        const float* product = tile + (r - r0) * output_columns;
+        float* sum = sums + c.work.plan.tokens[row] * width;
+        const float* product = tile + (r - r0) * width;
         const float weight = c.work.plan.weights[row];
         for (std::int64_t l = 0; l < columns; ++l) sum[l] += weight * product[l];
       }
     }
   }
   for (std::int64_t t = 0; t < a.tokens; ++t) {
-    float* out = a.out + t * a.width + n;
-    const float* sum = sums + t * output_columns;
+    float* out = a.out + t * a.width + begin;
+    const float* sum = sums + t * width;
     for (std::int64_t l = 0; l < columns; ++l) out[l] = a.add ? out[l] + sum[l] : sum[l];
   }
+}
+
+// Few tokens wait for memory, and long stretches of an expert's rows come faster; many need room for their sums. But
+// every thread has something to do.
+std::int64_t down_columns_per_item(const MoeArgs& a) {
+  const std::int64_t most = a.tokens <= few_tokens ? 16 : 2, blocks = (a.width + block_rows - 1) / block_rows;
+  return std::clamp<std::int64_t>(blocks / (2 * num_threads()), 2, most) * block_rows;
 }
 
 // Room for the intermediate values: rounded by kind, or as they are.
@@ -143,8 +186,9 @@ void moe(const MoeArgs& args, const LinearKernels& kernels) {
   const Item* list = items.data();
   const auto count = static_cast<std::int64_t>(items.size());
   parallel_walk(count, [&](std::int64_t i) { gate_up_item(c, list[i], i + 1 < count ? list + i + 1 : nullptr); });
-  parallel_walk((args.width + output_columns - 1) / output_columns,
-                [&](std::int64_t i) { down_columns(c, i * output_columns); });
+  const std::int64_t step = down_columns_per_item(args);
+  parallel_walk((args.width + step - 1) / step,
+                [&](std::int64_t i) { down_columns(c, i * step, std::min((i + 1) * step, args.width)); });
 }
 
 }  // namespace tusi

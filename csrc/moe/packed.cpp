@@ -7,26 +7,41 @@
 namespace tusi {
 namespace {
 
+constexpr std::int64_t wanted_columns = 128;
+
 bool same_groups(const PackedMatrix& a, const PackedMatrix& b) {
   return a.group_size == b.group_size && a.zero == b.zero;
 }
 
-// The product of rows r0..r1 of a share with a pair of blocks: of the rounded rows, or of float ones.
-void multiply(const Call& c, const PackedMatrix& w, const RoundedRows& rounded, const FloatRows& rows, std::int64_t r0,
-              std::int64_t r1, const BlockPair& pair) {
-  if (c.a.activations == Activations::int8) {
-    c.kernels.packed.int8_pair(w, rounded, r0, r1, pair);
-  } else {
-    c.kernels.packed.float_pair(w, rows, r0, r1, pair);
+}  // namespace
+
+NextBlock next_at(const Matrix& w, std::int64_t row) {
+  const PackedMatrix* packed = std::get_if<PackedMatrix>(&w);
+  return packed == nullptr ? NextBlock{} : block_at(*packed, row / block_rows);
+}
+
+void multiply(const Call& c, const PackedMatrix& w, const Rows& x, const Rectangle& to) {
+  const std::int64_t begin = to.begin / block_rows, end = (to.end + block_rows - 1) / block_rows;
+  for (std::int64_t block = begin; block < end; block += 2) {
+    // The kernel counts rows from r0, the tile from 0.
+    float* out = to.tile + (block - begin) * block_rows - to.r0 * to.width;
+    BlockPair pair{{block, block + 1 < end ? block + 1 : -1}, {out, out + block_rows}, to.width,
+                   {block_rows, block_rows}, {}};
+    for (std::int64_t j = 0; j < 2; ++j) {
+      const std::int64_t then = block + 2 + j;
+      pair.next[j] = then < end ? block_at(w, then) : j == 0 ? to.next : NextBlock{};
+    }
+    if (c.rounds(w)) {
+      c.kernels.packed.int8_pair(w, x.rounded, to.r0, to.r1, pair);
+    } else {
+      c.kernels.packed.float_pair(w, x.floats, to.r0, to.r1, pair);
+    }
   }
 }
 
-NextBlock block_of(const Matrix& matrix, std::int64_t block) {
-  const PackedMatrix* packed = std::get_if<PackedMatrix>(&matrix);
-  return packed == nullptr ? NextBlock{nullptr, nullptr} : block_at(*packed, block);
+void silu_and_mul(const Call& c, const PackedMatrix&, float* gate, const float* up, std::int64_t count) {
+  c.kernels.packed.silu_and_mul(gate, up, count);
 }
-
-}  // namespace
 
 void round_input(const Call& c) {
   if (c.a.activations != Activations::int8) return;
@@ -47,34 +62,10 @@ void round_input(const Call& c) {
   }
 }
 
-// Whole blocks and whole groups of `down`.
+// Whole blocks and whole groups of `down`, and enough of both that gate's rows and then up's are long stretches of memory.
 std::int64_t panel_columns(const Experts& experts, const PackedMatrix& down) {
-  return std::min(std::lcm(block_rows, down.group_size), experts.padded_inner);
-}
-
-void gate_up_tile(const Call& c, const Item& item, const PackedMatrix& w, std::int64_t r0, std::int64_t r1,
-                  const Item* following, float* gate, float* up) {
-  const Share& share = *item.share;
-  const std::int64_t stride = item.end - item.begin, up_blocks = share.experts->padded_inner / block_rows;
-  RoundedRows rounded = c.work.rounded[c.kind(share)].rows;
-  rounded.index = c.tokens_of(share);
-  const FloatRows rows{c.x, c.a.width, c.tokens_of(share)};
-  for (std::int64_t n = item.begin; n < item.end; n += block_rows) {
-    const std::int64_t block = n / block_rows;
-    // The kernel counts rows from r0, the tile from 0.
-    const std::int64_t shift = n - item.begin - r0 * stride;
-    BlockPair pair{{block, up_blocks + block}, {gate + shift, up + shift}, stride, {block_rows, block_rows}, {}};
-    if (n + block_rows < item.end) {
-      for (int j = 0; j < 2; ++j) pair.next[j] = block_at(w, pair.blocks[j] + 1);
-    } else if (following != nullptr) {
-      const std::int64_t first = following->begin / block_rows;
-      const Matrix then = following->share->gate_up();
-      pair.next[0] = block_of(then, first);
-      pair.next[1] = block_of(then, following->share->experts->padded_inner / block_rows + first);
-    }
-    multiply(c, w, rounded, rows, r0, r1, pair);
-  }
-  c.kernels.packed.silu_and_mul(gate, up, (r1 - r0) * stride);
+  const std::int64_t whole = std::lcm(block_rows, down.group_size);
+  return std::min(std::max(whole, wanted_columns / whole * whole), experts.padded_inner);
 }
 
 // Rows of the sorted list count through all shares; the buffers are apart by kind only for their groups.
@@ -82,26 +73,6 @@ void round_inner(const Call& c, const Item& item, const PackedMatrix& down, std:
   const std::int64_t used = std::min(item.end, down.inner);
   const std::int64_t g0 = item.begin / down.group_size, g1 = (used + down.group_size - 1) / down.group_size;
   c.work.rounded_inner[c.kind(*item.share)].round(down, c.kernels.packed, item.share->first + r, g0, g1, values);
-}
-
-void down_tile(const Call& c, const DownItem& item, const PackedMatrix& w, std::int64_t r0, std::int64_t r1,
-               float* tile) {
-  const Share& share = *item.share;
-  const std::int64_t shift = -r0 * output_columns, block = item.n / block_rows, next = item.next_column / block_rows;
-  const Matrix then = item.following->down();
-  const BlockPair pair{{block, item.columns > block_rows ? block + 1 : -1},
-                       {tile + shift, tile + shift + block_rows},
-                       output_columns,
-                       {block_rows, block_rows},
-                       {block_of(then, next), block_of(then, next + 1)}};
-  RoundedRows rounded = c.work.rounded_inner[c.kind(share)].rows;
-  if (c.rounds(w)) {
-    rounded.codes += share.first * w.chunks * chunk_columns;
-    rounded.scales += share.first * w.groups;
-    rounded.offsets += share.first * w.groups;
-  }
-  const float* inner = c.inner == nullptr ? nullptr : c.inner + share.first * c.inner_stride;
-  multiply(c, w, rounded, {inner, c.inner_stride, nullptr}, r0, r1, pair);
 }
 
 }  // namespace tusi
