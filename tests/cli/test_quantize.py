@@ -67,3 +67,46 @@ def test_wrong_use(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     code, _, err = run("quantize", str(tmp_path / "nothing"), str(tmp_path / "q"), "--format", "wint4")
     assert code != 0
     assert "tusi:" in err
+
+
+def conversations(path: Path, *contents: object) -> Path:
+    lines = [json.dumps({"messages": [{"role": "user", "content": content}]}) for content in contents]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_calibrated_on_a_file_of_text_and_pictures(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "photo.png"
+    Image.new("RGB", (112, 84), (200, 10, 10)).save(picture)
+    seen = [{"type": "image_url", "image_url": {"url": str(picture)}}, {"type": "text", "text": "What is it?"}]
+    file = conversations(tmp_path / "a.jsonl", seen, "Tell me a long story about a fox and two crows. " * 10, "Unused")
+    arguments = ("quantize", str(tiny_model), str(tmp_path / "q"), "--format", "wint4")
+    code, printed, err = run(*arguments, "--calibration", str(file), "--calibration-samples", "2")
+    assert code == 0, err
+    assert "text experts" in printed
+    assert "matrices were rounded as without samples, because fewer than 32 of their tokens reached them" in err
+    assert "model.layers.1.mlp.experts." in err
+    code, _, err = run("drift", str(tiny_model), str(tmp_path / "q"), "--samples", "1", "--families", "stem")
+    assert code == 0, err
+
+
+def test_calibration_files_that_are_refused(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ("quantize", str(tiny_model), str(tmp_path / "q"), "--format", "wint4", "--calibration")
+    file = tmp_path / "a.jsonl"
+    file.write_text("nonsense")
+    code, _, err = run(*arguments, str(file))
+    assert code == 2
+    assert "a.jsonl, line 1 is not JSON" in err
+    code, _, err = run(*arguments, str(conversations(file, "word " * 9000)))
+    assert code == 2
+    assert "conversation 1 has " in err
+    assert "the model takes 8192" in err
+    missing = [{"type": "image_url", "image_url": {"url": str(tmp_path / "none.png")}}]
+    code, _, err = run(*arguments, str(conversations(file, missing)))
+    assert code == 2
+    assert "conversation 1: " in err
+    assert "none.png" in err
+    code, _, err = run(*arguments, str(tmp_path / "none.jsonl"))
+    assert code == 2
+    assert "cannot be read" in err
+    assert not (tmp_path / "q").exists()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tusi import kernels
-from tusi.quant.search import Bits, quantize_searched
+from tusi.quant.search import Bits, quantize_searched, search_groups
 from tusi.quant.weights import F32, NotFiniteError, make_weight
 
 
@@ -82,3 +82,18 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
     weight_NK[2, 3] = bad
     with pytest.raises(NotFiniteError, match="Look for damage"):
         quantize_searched(weight_NK, 4, 32)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_importance_lowers_the_error_where_it_counts(bits: Bits) -> None:
+    rng = np.random.default_rng(3)
+    groups = rng.standard_normal((500, 32)).astype(np.float32)
+    importance = np.exp(2 * rng.standard_normal(32)).astype(np.float32)
+
+    def error(weights: F32 | None) -> float:
+        codes, scales = search_groups(groups, bits, groups.shape, weights)
+        off = codes * kernels.bf16_to_f32(scales)[:, None] - groups
+        return float(((off * off) @ importance).mean())
+
+    assert error(importance) < 0.97 * error(None)
+    assert error(np.ones(32, np.float32)) == pytest.approx(error(None), rel=0.02)  # of equals, another

@@ -75,14 +75,9 @@ def chat(
         show_thoughts=thoughts,
     )
     model_options = ModelOptions(
-        model=model,
-        dtype=dtype,
-        kv_cache_dtype=kv_cache_dtype,
-        weight_memory=weight_memory,
-        activations=activations,
-        max_model_len=max_model_len,
-        allow_private_addresses=allow_private_addresses,
-    )
+        model=model, dtype=dtype, kv_cache_dtype=kv_cache_dtype, weight_memory=weight_memory, activations=activations,
+        max_model_len=max_model_len, allow_private_addresses=allow_private_addresses,
+    )  # fmt: skip
     with choice, opened_backend(model_options) as backend:
         conversation = Conversation(system=system)
         ChatLoop(

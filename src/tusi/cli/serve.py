@@ -78,16 +78,11 @@ def serve(
     limits = media_limits(counts, allowed_local_media_path, allowed_media_domains or [], allow_private_addresses)
     check_processor_kwargs(kwargs)
     model_options = session.ModelOptions(
-        model=name,
-        dtype=own.choose_dtype(dtype, quantization),
-        kv_cache_dtype=kv_cache_dtype,
-        weight_memory=weight_memory,
-        activations=activations,
-        max_model_len=max_model_len,
+        model=name, dtype=own.choose_dtype(dtype, quantization), kv_cache_dtype=kv_cache_dtype,
+        weight_memory=weight_memory, activations=activations, max_model_len=max_model_len,
         engine_config=EngineConfig(max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens),
-        media_limits=limits,
-        num_replicas=replicas,
-    )
+        media_limits=limits, num_replicas=replicas,
+    )  # fmt: skip
     keys = own.api_keys(api_key)
     config = ServerConfig(
         served_model_names=tuple(served_model_name or ()),

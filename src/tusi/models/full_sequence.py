@@ -58,6 +58,18 @@ def full_sequence_hidden(
 ) -> F32:
     """Hidden states [T, D] after the final norm. Raises RequestError where a medium and its placeholders disagree."""
     tokens = len(prompt.input_ids)
+    return model.forward(
+        media_embeds(model, prompt),
+        prompt.position_ids,
+        np.asarray(prompt.moe_mm_token_type_ids) != 0,
+        one_request_metadata(tokens),
+        new_kv_caches(model.config.text_config, tokens),
+        routing=routing,
+    )
+
+
+def media_embeds(model: Ernie4_5_VLMoeForConditionalGeneration, prompt: Prompt) -> F32:
+    """What the decoder gets [T, D]: embeddings, and features where media stand. Raises RequestError."""
     embeds_TD = model.embed(prompt.input_ids)
     for number, medium in enumerate(prompt.media):
         features_TD = model.get_media_features(medium.pixel_values, medium.grid_thw)
@@ -68,14 +80,7 @@ def full_sequence_hidden(
                 param=f"media[{number}]",
             )
         embeds_TD[medium.offset : medium.offset + medium.length] = features_TD
-    return model.forward(
-        embeds_TD,
-        prompt.position_ids,
-        np.asarray(prompt.moe_mm_token_type_ids) != 0,
-        one_request_metadata(tokens),
-        new_kv_caches(model.config.text_config, tokens),
-        routing=routing,
-    )
+    return embeds_TD
 
 
 def full_sequence_logits(

@@ -1,7 +1,8 @@
 """A checkpoint quantised tensor by tensor into a new folder; a run that was stopped goes on where it was.
 
 In: a folder with a plain checkpoint, a format. Out: a folder in compressed-tensors' `pack-quantized` layout, and a
-report of what became what. Which tensor takes which format is `quantize_plan`'s to say. Memory: one tensor at a time.
+report of what became what. Which tensor takes which format is `quantize_plan`'s to say. Memory: one tensor at a time,
+or what `calibration` says.
 The folder becomes a checkpoint in one step, when config.json is written last. Knows nothing of the forward pass.
 """
 
@@ -12,12 +13,15 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tusi.core.errors import CheckpointError, ConfigError
 from tusi.kernels import f32_to_bf16
+from tusi.models.calibration import STATE_FILE, CalibrationSamples
 from tusi.models.checkpoint import INDEX_FILE, Checkpoint
 from tusi.models.checkpoint_writer import DEFAULT_MAX_SHARD_BYTES
 from tusi.models.config_io import read_config_json
@@ -26,9 +30,10 @@ from tusi.models.parameters import to_float32
 from tusi.models.quantization import quantization_config
 from tusi.models.quantize_plan import Plan, Shard, Step, make_plan
 from tusi.models.quantize_record import QuantizeRecord, file_sha256, source_fingerprint
+from tusi.models.quantize_rounding import Rounding
 from tusi.models.safetensors_io import Array, atomic_write, write_safetensors
 from tusi.quant.packed import pack_words
-from tusi.quant.search import Bits, quantize_searched
+from tusi.quant.search import Bits
 from tusi.quant.weights import NotFiniteError
 
 Progress = Callable[[str, int, int], None]
@@ -43,10 +48,13 @@ def quantize_checkpoint(
     group_size: int = 32,
     portable: bool = False,
     max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
+    calibration: CalibrationSamples | None = None,
     progress: Progress | None = None,
 ) -> Plan:
     """Quantise the decoder of a checkpoint to `bits`, the rest as `quantize_plan` says; returns what was done.
 
+    calibration: samples for whose inputs the decoder's matrices are to err least (`models.calibration`); embedding,
+    head and vision tower have 8 bits, where it would win nothing that shows.
     portable: write only what vLLM reads too (`quantize_plan.make_plan`).
     Raises ConfigError if `out` is neither empty nor a stopped run of the same source and options or cannot be written,
     if the disk is too small or the source is quantised already; CheckpointError if the source is unsound.
@@ -62,55 +70,82 @@ def quantize_checkpoint(
             f"{source} is already quantised (to {checkpoint.config.quantization.weight_format}). Quantising twice adds "
             "the errors of both: give the bf16 checkpoint it was made from."
         )
-    plan = make_plan(checkpoint, bits, group_size, max_shard_bytes, portable=portable)
-    options = {"bits": bits, "group_size": group_size, "portable": portable, "max_shard_bytes": max_shard_bytes}
+    by_layer = calibration is not None
+    plan = make_plan(checkpoint, bits, group_size, max_shard_bytes, portable=portable, by_layer=by_layer)
+    options: dict[str, Any] = {
+        "bits": bits,
+        "group_size": group_size,
+        "portable": portable,
+        "max_shard_bytes": max_shard_bytes,
+    }
+    if calibration is not None:
+        options["calibration"] = calibration.digest
     with _writing(out):
         record = QuantizeRecord.open(out, source_fingerprint(checkpoint), options)
-        _write_shards(checkpoint, out, plan, record, group_size, progress)
+        rounding = Rounding(checkpoint, group_size, calibration, out)
+        _write_shards(checkpoint, out, plan, record, rounding, progress)
         _finish(source, out, checkpoint, plan)
+        (out / STATE_FILE).unlink(missing_ok=True)
         record.remove()
-    return plan
+    return replace(plan, uncalibrated=record.uncalibrated)
 
 
 def _write_shards(
-    checkpoint: Checkpoint, out: Path, plan: Plan, record: QuantizeRecord, group_size: int, progress: Progress | None
+    checkpoint: Checkpoint, out: Path, plan: Plan, record: QuantizeRecord, rounding: Rounding, progress: Progress | None
 ) -> None:
     """Those that are not there yet; each is noted once it is whole."""
     # Verified before anything is promised: a shard that changed since is made again.
     finished = {shard.file for shard in plan.shards if record.is_sound(shard.file)}
     record.clean_partials()
     _check_disk(out, sum(shard.nbytes for shard in plan.shards if shard.file not in finished))
+    tell = _Teller(progress, sum(shard.source_bytes for shard in plan.shards))
+    rounding.tell = tell.meanwhile
+    # Read before anything is written: samples that cannot be used leave no begun run behind.
+    rounding.prepare(step for shard in plan.shards if shard.file not in finished for step in shard.steps)
     out.mkdir(parents=True, exist_ok=True)
     record.save()
-    done, total = 0, sum(shard.source_bytes for shard in plan.shards)
+    before = 0
     for shard in plan.shards:
         if shard.file in finished:
-            done += shard.source_bytes
-            if progress:
-                progress(shard.file, done, total)
-            continue
-        before = done
+            tell.done(shard.file, before + shard.source_bytes)
+        else:
+            rounding.uncalibrated.clear()
+            data = _shard_data(checkpoint, shard, rounding, before, tell.done)
+            write_safetensors(out / shard.file, shard.tensors, data)
+            rounding.end_shard()
+            record.add(shard.file, file_sha256(out / shard.file), rounding.uncalibrated)
+        before += shard.source_bytes
 
-        def count(name: str, so_far: int, *, before: int = before) -> None:
-            if progress:
-                progress(name, before + so_far, total)
 
-        write_safetensors(out / shard.file, shard.tensors, _shard_data(checkpoint, shard, group_size, count))
-        record.add(shard.file, file_sha256(out / shard.file))
-        done += shard.source_bytes
+class _Teller:
+    """Reports progress, if anybody wants it."""
+
+    def __init__(self, report: Progress | None, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._at = 0
+
+    def done(self, name: str, at: int) -> None:
+        """A tensor or file is done, and with it so many of the source's bytes."""
+        self._at = at
+        self.meanwhile(name)
+
+    def meanwhile(self, what: str) -> None:
+        """What is going on while nothing gets done."""
+        if self._report:
+            self._report(what, self._at, self._total)
 
 
 def _shard_data(
-    checkpoint: Checkpoint, shard: Shard, group_size: int, count: Callable[[str, int], None]
+    checkpoint: Checkpoint, shard: Shard, rounding: Rounding, done: int, count: Callable[[str, int], None]
 ) -> Iterator[Array]:
-    done = 0
     for step in shard.steps:
-        yield from _step_data(checkpoint, step, group_size)
+        yield from _step_data(checkpoint, step, rounding)
         done += step.source_bytes
         count(step.name, done)
 
 
-def _step_data(checkpoint: Checkpoint, step: Step, group_size: int) -> Iterator[Array]:
+def _step_data(checkpoint: Checkpoint, step: Step, rounding: Rounding) -> Iterator[Array]:
     """The tensors of one step, in the order of `step.tensors`."""
     array = checkpoint.disk(step.disk)
     if step.bits is None:
@@ -120,7 +155,7 @@ def _step_data(checkpoint: Checkpoint, step: Step, group_size: int) -> Iterator[
         return
     matrix = array if array.dtype == np.uint16 else to_float32(array)
     try:
-        q_NK, scales_NG = quantize_searched(matrix, step.bits, group_size)
+        q_NK, scales_NG = rounding.quantize(step, matrix)
     except NotFiniteError as error:
         raise CheckpointError(
             f"{step.name} holds NaN or infinite values, so it cannot be quantised. The file is damaged or the training "

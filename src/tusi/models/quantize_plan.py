@@ -9,12 +9,13 @@ without quantisation and would pass over packed weights without a word.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tusi.core.errors import ConfigError
 from tusi.core.types import WeightFormat
 from tusi.models.checkpoint import SINGLE_FILE, Checkpoint
-from tusi.models.key_table import Kind, TensorSpec
+from tusi.models.key_table import Kind, Part, TensorSpec
 from tusi.models.packed_tensors import packed_names
 from tusi.models.parameters import format_of
 from tusi.models.quantization import Quantization, QuantizationGroup
@@ -30,15 +31,21 @@ _REASONS: dict[Kind, str] = {
     "head": "one step finer",
     "vision": "8 bits at least",
 }
+_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
 _PLAIN_ELSEWHERE = "plain for vLLM"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One published tensor and what it becomes. bits None: stored plain."""
+    """One published tensor and what it becomes. bits None: stored plain.
+
+    memory, expert: the tensor in memory that it is (a part of), and the place in a stack of experts.
+    """
 
     name: str
     disk: str
+    memory: str
+    expert: int | None
     kind: Kind
     component: str
     bits: Bits | None
@@ -51,6 +58,12 @@ class Step:
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def layer(self) -> int | None:
+        """The number of the decoder layer that it belongs to."""
+        found = _LAYER.match(self.memory)
+        return int(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +101,15 @@ class PlanRow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All of it. quantization: what config.json will say. is_head_tied: the embedding is the head as well."""
+    """All of it. quantization: what config.json will say. is_head_tied: the embedding is the head as well.
+
+    uncalibrated: matrices that too few calibration tokens reached, known at the end alone.
+    """
 
     shards: tuple[Shard, ...]
     quantization: Quantization
     is_head_tied: bool
+    uncalibrated: tuple[str, ...] = ()
 
     @property
     def steps(self) -> list[Step]:
@@ -116,12 +133,19 @@ class Plan:
 
 
 def make_plan(
-    checkpoint: Checkpoint, bits: Bits, group_size: int, max_shard_bytes: int, *, portable: bool = False
+    checkpoint: Checkpoint,
+    bits: Bits,
+    group_size: int,
+    max_shard_bytes: int,
+    *,
+    portable: bool = False,
+    by_layer: bool = False,
 ) -> Plan:
     """Decide everything. The order is that of the published files.
 
     portable: only what vLLM reads as well: a tied embedding stays plain, and a matrix whose width `group_size` does not
-    divide is a ConfigError.
+    divide is a ConfigError. by_layer: the decoder's layers one after the other instead, each in one shard and its
+    experts one by one, which is how calibration walks through them.
     """
     asked: WeightFormat = "int4" if bits == 4 else "int8"
     is_tied = checkpoint.config.tie_word_embeddings
@@ -134,12 +158,13 @@ def make_plan(
             wanted, reason = "bf16", _PLAIN_ELSEWHERE
         for part in spec.parts:
             if part.disk not in steps:  # both correction biases share one
-                steps[part.disk] = _step(checkpoint, part.disk, spec, wanted, reason, group_size)
+                steps[part.disk] = _step(checkpoint, part, spec, wanted, reason, group_size)
     if portable:
         _check_widths(list(steps.values()), group_size)
     is_embedding_packed = any(step.kind == "embedding" and step.bits for step in steps.values())
     quantization = _quantization(bits, group_size, embedding=is_embedding_packed, head=not is_tied)
-    return Plan(_shards(list(steps.values()), max_shard_bytes), quantization, is_tied)
+    pieces = _layers(list(steps.values())) if by_layer else [[step] for step in steps.values()]
+    return Plan(_shards(pieces, max_shard_bytes), quantization, is_tied)
 
 
 def _check_widths(steps: list[Step], group_size: int) -> None:
@@ -153,8 +178,10 @@ def _check_widths(steps: list[Step], group_size: int) -> None:
 
 
 def _step(
-    checkpoint: Checkpoint, disk: str, spec: TensorSpec, wanted: WeightFormat, reason: str, group_size: int
+    checkpoint: Checkpoint, part: Part, spec: TensorSpec, wanted: WeightFormat, reason: str, group_size: int
 ) -> Step:
+    disk = part.disk
+    expert = part.memory_index[0] if part.memory_index and isinstance(part.memory_index[0], int) else None
     stored = checkpoint.stored_info(disk)
     name = checkpoint.stored_name(disk)
     nbytes = stored.end - stored.begin
@@ -170,7 +197,9 @@ def _step(
         )
     ragged = bits is not None and stored.shape[1] % group_size != 0
     dtype_name = _DTYPE_NAMES[stored.dtype]
-    return Step(name, disk, spec.kind, spec.component, bits, ragged, dtype_name, nbytes, tensors, reason)
+    return Step(
+        name, disk, spec.name, expert, spec.kind, spec.component, bits, ragged, dtype_name, nbytes, tensors, reason
+    )
 
 
 def _quantization(bits: Bits, group_size: int, *, embedding: bool, head: bool) -> Quantization:
@@ -195,15 +224,32 @@ def _quantization(bits: Bits, group_size: int, *, embedding: bool, head: bool) -
     return Quantization(groups, ignore)
 
 
-def _shards(steps: list[Step], max_bytes: int) -> tuple[Shard, ...]:
+def _layers(steps: list[Step]) -> list[list[Step]]:
+    """The layers, and then what belongs to none, one by one. Parts that have the same inputs are neighbours."""
+    layers: dict[int, list[Step]] = {}
+    others = []
+    for step in steps:
+        if step.layer is None:
+            others.append([step])
+        else:
+            layers.setdefault(step.layer, []).append(step)
+    for layer in layers.values():
+        first_seen = {name: place for place, name in reversed([*enumerate(step.memory for step in layer)])}
+        layer.sort(key=lambda step: (first_seen[step.memory], -1 if step.expert is None else step.expert))
+    return [*(layers[number] for number in sorted(layers)), *others]
+
+
+def _shards(pieces: list[list[Step]], max_bytes: int) -> tuple[Shard, ...]:
+    """Files of at most max_bytes, but for pieces that are larger by themselves; a piece is never cut."""
     groups: list[list[Step]] = [[]]
     size = 0
-    for step in steps:
-        if groups[-1] and size + step.nbytes > max_bytes:
+    for piece in pieces:
+        nbytes = sum(step.nbytes for step in piece)
+        if groups[-1] and size + nbytes > max_bytes:
             groups.append([])
             size = 0
-        groups[-1].append(step)
-        size += step.nbytes
+        groups[-1] += piece
+        size += nbytes
     if len(groups) == 1:
         return (Shard(SINGLE_FILE, tuple(groups[0])),)
     return tuple(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class QuantizeRecord:
         self.folder = folder
         self._head: dict[str, Any] = {"version": 1, "source": source, "options": dict(options)}
         self._files = files
+        self._uncalibrated: dict[str, list[str]] = {}
 
     @classmethod
     def open(cls, folder: Path, source: str, options: Mapping[str, Any]) -> QuantizeRecord:
@@ -57,6 +58,7 @@ class QuantizeRecord:
         try:
             raw = json.loads(path.read_text("utf-8"))
             files = {str(name): str(value) for name, value in raw.pop("files").items()}
+            uncalibrated = {str(name): [*map(str, ones)] for name, ones in raw.pop("uncalibrated", {}).items()}
         except (OSError, ValueError, KeyError, AttributeError) as error:
             raise ConfigError(f"{path} cannot be read ({error!r}). Remove {folder} and begin again.") from error
         if raw != record._head:
@@ -65,23 +67,30 @@ class QuantizeRecord:
                 f"{folder} holds a stopped run of `tusi quantize` with {what}; this one has the options "
                 f"{dict(options)}. Go on with the same source and options, or choose another folder."
             )
-        record._files = files
+        record._files, record._uncalibrated = files, uncalibrated
         return record
+
+    @property
+    def uncalibrated(self) -> tuple[str, ...]:
+        """Matrices of all finished files that too few calibration tokens reached."""
+        return tuple(name for names in self._uncalibrated.values() for name in names)
 
     def is_sound(self, name: str) -> bool:
         """Whether a file was finished and is still what was written."""
         path = self.folder / name
         return name in self._files and path.is_file() and file_sha256(path) == self._files[name]
 
-    def add(self, name: str, sha256: str) -> None:
-        """Note a finished file."""
+    def add(self, name: str, sha256: str, uncalibrated: Sequence[str] = ()) -> None:
+        """Note a finished file, and which of its matrices too few calibration tokens reached."""
         self._files[name] = sha256
+        self._uncalibrated[name] = list(uncalibrated)
         self.save()
 
     def save(self) -> None:
         """Write the note; from then on the folder is known for a run of these options."""
         with atomic_write(self.folder / RECORD_FILE) as file:
-            file.write(json.dumps({**self._head, "files": self._files}, indent=2).encode())
+            state = {**self._head, "files": self._files, "uncalibrated": self._uncalibrated}
+            file.write(json.dumps(state, indent=2).encode())
 
     def clean_partials(self) -> None:
         """Remove what a killed run had not finished."""
