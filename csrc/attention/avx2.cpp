@@ -2,23 +2,12 @@
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
 #include "attention/attention.h"
 #include "core/exp_avx2.h"
+#include "core/lanes_avx2.h"
 
 namespace tusi::avx2 {
 namespace {
 
 constexpr int lanes = 8;
-
-float sum_lanes(__m256 v) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-float largest_lane(__m256 v) {
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
 
 // Eight elements of a stored row, widened.
 template <KvFormat F>

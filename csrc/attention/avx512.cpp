@@ -2,29 +2,12 @@
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
 #include "attention/attention.h"
 #include "core/exp_avx512.h"
+#include "core/lanes_avx512.h"
 
 namespace tusi::avx512 {
 namespace {
 
 constexpr int lanes = 16;
-
-__m256 low_half(__m512 v) { return _mm512_castps512_ps256(v); }
-
-__m256 high_half(__m512 v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)); }
-
-float sum_lanes(__m512 v) {
-  const __m256 half = _mm256_add_ps(low_half(v), high_half(v));
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-float largest_lane(__m512 v) {
-  const __m256 half = _mm256_max_ps(low_half(v), high_half(v));
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
-}
 
 // Sixteen elements of a stored row, widened.
 template <KvFormat F>

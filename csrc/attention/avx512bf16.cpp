@@ -1,11 +1,14 @@
 // AVX-512 with BF16: vdpbf16ps.
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
-#include <immintrin.h>
-
 #include "attention/bf16.h"
+#include "core/lanes_avx512.h"
 
 namespace tusi::avx512bf16 {
 namespace {
+
+using avx512::largest_lane;
+using avx512::low_half;
+using avx512::sum_lanes;
 
 constexpr int lanes = 16;
 constexpr int pairs_in_tile = key_tile / 2;
@@ -144,24 +147,6 @@ void scores(const std::uint16_t* q, const std::uint16_t* tile, float* s, int row
     case 5: return score_block<5>(q, tile, s, width);
     default: return;
   }
-}
-
-__m256 low_half(__m512 v) { return _mm512_castps512_ps256(v); }
-
-__m256 high_half(__m512 v) { return _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)); }
-
-float sum_lanes(__m512 v) {
-  const __m256 half = _mm256_add_ps(low_half(v), high_half(v));
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
-
-float largest_lane(__m512 v) {
-  const __m256 half = _mm256_max_ps(low_half(v), high_half(v));
-  __m128 m = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
-  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
-  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
 // 2^x for x <= 0, within 3e-6: a polynomial in x - floor(x). 0 for -inf, NaN for NaN. Its result is rounded to 2^-9.

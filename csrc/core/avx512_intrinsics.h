@@ -73,14 +73,16 @@ static inline __m512 tusi_cvtepi32_ps(__m512i v) {
 }
 
 // Quarters of the result: two of a, then two of b, each named by two bits of `which`.
+// One array of both: GCC 12 reads the wrong one of two under -fsanitize=undefined.
 static inline __m512 tusi_shuffle_f32x4(__m512 a, __m512 b, int which) {
-  float from_a[16], from_b[16];
-  __builtin_memcpy(from_a, &a, sizeof(from_a));
-  __builtin_memcpy(from_b, &b, sizeof(from_b));
-  return simd_lanes<__m512, float>([&](int i) {
-    const int quarter = (which >> (2 * (i / 4))) & 3;
-    return (i < 8 ? from_a : from_b)[4 * quarter + i % 4];
-  });
+  float from[32], to[16];
+  __builtin_memcpy(from, &a, sizeof(a));
+  __builtin_memcpy(from + 16, &b, sizeof(b));
+  for (int quarter = 0; quarter < 4; ++quarter) {
+    const int chosen = ((which >> (quarter * 2)) & 3) + (quarter < 2 ? 0 : 4);
+    __builtin_memcpy(to + quarter * 4, from + chosen * 4, 16);
+  }
+  return simd_bits<__m512>(to);
 }
 #undef _mm512_shuffle_f32x4
 #define _mm512_shuffle_f32x4 tusi_shuffle_f32x4
@@ -129,4 +131,20 @@ static inline void tusi_mask_storeu_epi8(void* to, unsigned mask, __m128i v) {
   }
 }
 #define _mm_mask_storeu_epi8 tusi_mask_storeu_epi8
+
+static inline __m512i tusi_srai_epi32(__m512i v, unsigned count) {
+  std::int32_t words[16];
+  __builtin_memcpy(words, &v, sizeof(words));
+  return simd_lanes<__m512i, std::int32_t>([&](int i) { return words[i] >> count; });
+}
+#undef _mm512_srai_epi32
+#define _mm512_srai_epi32 tusi_srai_epi32
+
+static inline __m512d tusi_cvtps_pd(__m256 v) {
+  float values[8];
+  __builtin_memcpy(values, &v, sizeof(values));
+  return simd_lanes<__m512d, double>([&](int i) { return static_cast<double>(values[i]); });
+}
+#undef _mm512_cvtps_pd
+#define _mm512_cvtps_pd tusi_cvtps_pd
 #endif

@@ -1,7 +1,6 @@
 // AVX2 and FMA. Weights are widened in registers; a tile of tokens x rows keeps one vector of partial sums a product.
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
-#include <immintrin.h>
-
+#include "core/lanes_avx2.h"
 #include "gemm/gemm.h"
 
 namespace tusi::avx2 {
@@ -30,12 +29,6 @@ struct Bf16Weight {
     return value;
   }
 };
-
-float sum_lanes(__m256 v) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
-}
 
 // `count` (1..7) floats and zeros after them.
 __m256 load_some(const float* from, std::int64_t count) {

@@ -171,7 +171,9 @@ __m512i group_of_one(const std::uint8_t* codes, const std::int8_t* x, std::int32
     _mm_prefetch(ahead + c * chunk_bytes, _MM_HINT_T0);
     if (!FourBits) _mm_prefetch(ahead + c * chunk_bytes + 64, _MM_HINT_T0);
     __m512i bytes = _mm512_loadu_si512(codes + c * chunk_bytes);
+#if !defined(TUSI_EMULATE_AVX512)
     asm("" : "+v"(bytes));  // or GCC reads them once for each half, and reading is what is scarce
+#endif
     const __m512i low = FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(15)) : bytes;
     const __m512i high = FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(static_cast<char>(0xF0)))
                                   : _mm512_loadu_si512(codes + c * chunk_bytes + 64);

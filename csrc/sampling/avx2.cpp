@@ -1,6 +1,7 @@
 // AVX2 and FMA.
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
 #include "core/exp_avx2.h"
+#include "core/lanes_avx2.h"
 #include "sampling/sampling.h"
 
 namespace tusi::avx2 {
@@ -21,12 +22,6 @@ void store(float* out, std::int64_t count, __m256 values) {
   float some[lanes];
   _mm256_storeu_ps(some, values);
   for (std::int64_t j = 0; j < count; ++j) out[j] = some[j];
-}
-
-float largest_lane(__m256 v) {
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
 Extremes extremes(const float* x, std::int64_t count, float* block_largest) {

@@ -1,6 +1,7 @@
 // AVX-512 (F, BW, DQ, VL).
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
 #include "core/exp_avx512.h"
+#include "core/lanes_avx512.h"
 #include "sampling/sampling.h"
 
 namespace tusi::avx512 {
@@ -10,13 +11,6 @@ constexpr int lanes = 16;
 
 __mmask16 lanes_left(std::int64_t count) {
   return count >= lanes ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << count) - 1U);
-}
-
-float largest_lane(__m512 v) {
-  const __m256 eight = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_castps512_ps256(_mm512_shuffle_f32x4(v, v, 0x4E)));
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 }
 
 Extremes extremes(const float* x, std::int64_t count, float* block_largest) {
