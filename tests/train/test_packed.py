@@ -15,8 +15,9 @@ from tusi.models.random_checkpoint import TINY_TEXT, tiny_config, write_random_c
 from tusi.train.collate import Batch
 from tusi.train.encode import IGNORE
 from tusi.train.model import load_model
-from tusi.train.objectives import MEDIA_INPUTS, SupervisedObjective
+from tusi.train.objectives import SupervisedObjective
 from tusi.train.packed import use_packed_rows
+from tusi.train.prepared import MEDIA_INPUTS
 
 MEDIA = (("pixel_values", "image_grid_thw"), ("pixel_values_videos", "video_grid_thw"), ())
 """What the three examples of a synthetic row bring with them."""

@@ -20,18 +20,19 @@ class ExpertBalancer:
         self._usage: dict[Ernie4_5_VLMoeMoeTopKRouter, torch.Tensor] = {}
         for module in model.modules():
             if isinstance(module, Ernie4_5_VLMoeMoeTopKRouter):
-                self._usage[module] = torch.zeros(module.num_experts)
+                self._usage[module] = torch.zeros(module.num_experts, device=module.weight.device)
                 module.register_forward_hook(self._count)
 
     def _count(self, router: Ernie4_5_VLMoeMoeTopKRouter, _args: Any, output: tuple[torch.Tensor, ...]) -> None:
         if router.training:
-            chosen = output[2].flatten().cpu()
-            self._usage[router].add_(torch.bincount(chosen, minlength=router.num_experts))
+            # Not bincount: on a GPU it waits for the largest value.
+            chosen_S1 = output[2].reshape(-1, 1)
+            self._usage[router] += (chosen_S1 == torch.arange(router.num_experts, device=chosen_S1.device)).sum(dim=0)
 
     @torch.no_grad()
     def step(self) -> None:
         """Move each router's bias by its usage since the last step, and forget that usage."""
         for router, usage_E in self._usage.items():
             bias_1E = router.moe_statics.e_score_correction_bias
-            bias_1E.add_(self._rate * torch.sign(usage_E.mean() - usage_E).to(bias_1E.device))
+            bias_1E.add_(self._rate * torch.sign(usage_E.mean() - usage_E))
             usage_E.zero_()

@@ -60,8 +60,8 @@ class CellBatch:
         return int((self.labels_CL != IGNORE).sum() + (self.words_CW != IGNORE).any(dim=1).sum())
 
 
-def collate(examples: Sequence[TrainExample], ids: TokenIds) -> Batch:
-    """One row of T tokens, example after example, without padding.
+def collate(examples: Sequence[TrainExample], ids: TokenIds, pixels: torch.dtype = torch.float32) -> Batch:
+    """One row of T tokens, example after example, without padding. pixels: the type of what the tower reads.
 
     position_ids: [3, 1, T] rows t, h, w, from our processor, beginning anew with each example.
     cu_seq_lens_q: [B + 1] the borders of the examples, which attention does not cross (`packed_attention`).
@@ -80,8 +80,8 @@ def collate(examples: Sequence[TrainExample], ids: TokenIds) -> Batch:
         ),
         "cu_seq_lens_q": torch.from_numpy(borders),
     }
-    inputs |= _media(examples, "image", "pixel_values", "image_grid_thw")
-    inputs |= _media(examples, "video", "pixel_values_videos", "video_grid_thw")
+    inputs |= _media(examples, "image", ("pixel_values", "image_grid_thw"), pixels)
+    inputs |= _media(examples, "video", ("pixel_values_videos", "video_grid_thw"), pixels)
     return Batch(inputs, torch.from_numpy(labels_T))
 
 
@@ -95,12 +95,10 @@ def _with_placeholders(input_ids: Sequence[int], mm_T: NDArray[np.int32], ids: T
 
 
 def _media(
-    examples: Sequence[TrainExample], modality: Modality, pixels_key: str, grid_key: str
+    examples: Sequence[TrainExample], modality: Modality, names: tuple[str, str], pixels: torch.dtype
 ) -> dict[str, torch.Tensor]:
     items = [item for e in examples for item in e.prompt.media if item.modality == modality]
     if not items:
         return {}
-    return {
-        pixels_key: torch.from_numpy(np.concatenate([item.pixel_values for item in items])),
-        grid_key: torch.tensor([item.grid_thw for item in items]),
-    }
+    values = torch.from_numpy(np.concatenate([item.pixel_values for item in items])).to(pixels)
+    return dict(zip(names, (values, torch.tensor([item.grid_thw for item in items])), strict=True))

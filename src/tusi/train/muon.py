@@ -7,6 +7,7 @@ learning rate serves both.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -45,21 +46,35 @@ class Muon(torch.optim.Optimizer):
         """Apply the gradients. closure is not supported."""
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group)
+            learnt = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameters in _stacks(learnt):
+                self._update(parameters, group)
 
-    def _update(self, parameter: torch.nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
+    def _update(self, parameters: list[torch.nn.Parameter], group: dict[str, Any]) -> None:
+        """Parameters of one shape, whose matrices are made orthogonal in one batch."""
+        directions = [self._direction(parameter, group["momentum"]) for parameter in parameters]
+        rows, columns = parameters[0].shape[-2:]
+        updates = orthogonalized(torch.stack(directions).view(-1, rows, columns)).view(len(parameters), -1)
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update.view_as(parameter), alpha=-group["lr"] * ADAMW_RMS * max(rows, columns) ** 0.5)
+
+    def _direction(self, parameter: torch.nn.Parameter, momentum: float) -> torch.Tensor:
+        state, gradient = self.state[parameter], parameter.grad
+        assert gradient is not None, "only learnt parameters are updated"
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"]
-        momentum.lerp_(gradient, 1 - group["momentum"])
-        direction = gradient.lerp(momentum, group["momentum"])
-        rows, columns = parameter.shape[-2:]
-        update = orthogonalized(direction.view(-1, rows, columns)).view_as(parameter)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update, alpha=-group["lr"] * ADAMW_RMS * max(rows, columns) ** 0.5)
+        state["momentum"].lerp_(gradient, 1 - momentum)
+        return gradient.lerp(state["momentum"], momentum)
+
+
+def _stacks(parameters: list[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
+    """Parameters that are updated together: on a GPU those of one shape, since it waits for launches and not products;
+    on a CPU each alone, which saves the copies."""
+    stacks: dict[object, list[torch.nn.Parameter]] = defaultdict(list)
+    for parameter in parameters:
+        stacks[parameter.shape if parameter.is_cuda else id(parameter)].append(parameter)
+    return list(stacks.values())
 
 
 class MuonWithAdamW:

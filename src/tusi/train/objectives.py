@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch.nn import functional
@@ -17,16 +17,18 @@ from transformers import Ernie4_5_VLMoeForConditionalGeneration
 from tusi.train.collate import Batch, CellBatch
 from tusi.train.encode import IGNORE
 from tusi.train.packed import use_packed_rows
-
-MEDIA_INPUTS = {"pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw"}
+from tusi.train.prepared import PreparedBatch, PreparedCells, prepare_batch, prepare_cells
 
 
 @dataclass(frozen=True, slots=True)
 class LossSums:
-    """loss: summed over the learnt targets (differentiable). Divide by num_targets for the mean."""
+    """loss: summed over the learnt targets (differentiable). Divide by num_targets for the mean.
+
+    num_correct: a count that is still on the device; reading it waits for the device.
+    """
 
     loss: torch.Tensor
-    num_correct: int
+    num_correct: torch.Tensor
     num_targets: int
 
 
@@ -50,7 +52,7 @@ BatchT_contra = TypeVar("BatchT_contra", bound=AnyBatch, contravariant=True)
 
 
 class Objective(Protocol[BatchT_contra]):
-    """A module and the loss of a batch under it."""
+    """A module and the loss of a batch under it, as its source gives it or prepared for the module's device."""
 
     @property
     def module(self) -> torch.nn.Module:
@@ -77,23 +79,30 @@ class SupervisedObjective:
         """The whole model."""
         return self._model
 
-    def loss(self, batch: Batch) -> LossSums:
-        """Logits are computed at learnt positions only: most of a sequence is prompt."""
-        hidden_TD = self._model.model(**self._with_features(batch.inputs), use_cache=False).last_hidden_state[0]
-        targets_T = batch.labels_T[1:]
-        is_learnt_T = targets_T != IGNORE
-        logits_LV = self._model.lm_head(hidden_TD[:-1][is_learnt_T]).float()
-        return _cross_entropy(logits_LV, targets_T[is_learnt_T])
+    def prepare(self, batch: Batch) -> PreparedBatch:
+        """Send a batch to the model's device; may run in another thread, ahead of `loss`."""
+        return prepare_batch(batch, self._model.config, self._model.device)
 
-    def _with_features(self, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """Pictures and clips encoded ahead, since the row's borders are not theirs."""
-        rest = {name: value for name, value in inputs.items() if name not in MEDIA_INPUTS}
-        model, features = self._model.model, {}
-        if "pixel_values" in inputs:
-            features["image"] = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"])
-        if "pixel_values_videos" in inputs:
-            features["video"] = model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
-        return {**rest, "mm_encoder_outputs": features}
+    def loss(self, batch: Batch | PreparedBatch) -> LossSums:
+        """Logits are computed at learnt positions only: most of a sequence is prompt."""
+        prepared = batch if isinstance(batch, PreparedBatch) else self.prepare(batch)
+        hidden_TD = self._model.model.language_model(
+            inputs_embeds=self._embedded(prepared)[None],
+            position_ids=prepared.position_ids_31T,
+            moe_mm_token_type_ids=prepared.split,
+            segments=prepared.segments,
+            use_cache=False,
+        ).last_hidden_state[0]
+        logits_LV = self._model.lm_head(hidden_TD.index_select(0, prepared.learnt_L)).float()
+        return LossSums(*_cross_entropy(logits_LV, prepared.targets_L), num_targets=prepared.num_targets)
+
+    def _embedded(self, batch: PreparedBatch) -> torch.Tensor:
+        """[T, D] embeddings, with the features of pictures and clips at their places."""
+        model = self._model.model
+        embeds_TD: torch.Tensor = model.language_model.embed_tokens(batch.input_ids_T)
+        if batch.media is None:
+            return embeds_TD
+        return embeds_TD.index_copy(0, batch.places_C, batch.media.features(model).to(embeds_TD.dtype))
 
 
 class CellObjective:
@@ -107,7 +116,7 @@ class CellObjective:
         use_packed_rows(model)
         self._model = model.model
         self._sizes = list(sizes)
-        head = torch.nn.Linear(model.lm_head.in_features, sum(sizes))
+        head = torch.nn.Linear(model.lm_head.in_features, sum(sizes)).to(model.device)
         self._module = torch.nn.ModuleDict(
             {
                 "vision_tower": self._model.vision_tower,
@@ -122,36 +131,37 @@ class CellObjective:
         """Vision tower, resampler, the language head (tied: the words' embeddings) and the throw-away head."""
         return self._module
 
-    def _word_loss(self, features_CD: torch.Tensor, words_CW: torch.Tensor) -> LossSums:
+    def prepare(self, batch: CellBatch) -> PreparedCells:
+        """Send a batch to the model's device; may run in another thread, ahead of `loss`."""
+        return prepare_cells(batch, self._model.config, self._model.device)
+
+    def loss(self, batch: CellBatch | PreparedCells) -> LossSums:
+        """Facts without a label are left out."""
+        prepared = batch if isinstance(batch, PreparedCells) else self.prepare(batch)
+        features_CD = prepared.media.features(self._model)
+        logits_CV = self._module["head"](features_CD).float()
+        facts = zip(logits_CV.split(self._sizes, dim=1), prepared.labels_CL.T, strict=True)
+        sums = [self._word_loss(features_CD.index_select(0, prepared.worded_R), prepared.words_RW)]
+        sums += [_cross_entropy(logits, labels) for logits, labels in facts]
+        losses, counts = zip(*sums, strict=True)
+        return LossSums(torch.stack(losses).sum(), torch.stack(counts).sum(), prepared.num_targets)
+
+    def _word_loss(self, features_RD: torch.Tensor, words_RW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Each cell's feature is drawn to the embeddings of what could be said of it, which the decoder need then only
         copy."""
-        has_words_C = (words_CW != IGNORE).any(dim=1)
-        return _any_of(self._module["lm_head"](features_CD[has_words_C]).float(), words_CW[has_words_C])
-
-    def loss(self, batch: CellBatch) -> LossSums:
-        """Facts without a label are left out."""
-        features = self._model.get_image_features(batch.inputs["pixel_values"], batch.inputs["image_grid_thw"])
-        features_CD = torch.cat(list(features.pooler_output))
-        logits_CV = self._module["head"](features_CD).float()
-        facts = zip(logits_CV.split(self._sizes, dim=1), batch.labels_CL.T, strict=True)
-        sums = [self._word_loss(features_CD, batch.words_CW)]
-        sums += [_cross_entropy(logits[labels != IGNORE], labels[labels != IGNORE]) for logits, labels in facts]
-        return LossSums(
-            torch.stack([s.loss for s in sums]).sum(),
-            sum(s.num_correct for s in sums),
-            sum(s.num_targets for s in sums),
-        )
+        return _any_of(self._module["lm_head"](features_RD).float(), words_RW)
 
 
-def _any_of(logits_CV: torch.Tensor, targets_CW: torch.Tensor) -> LossSums:
+def _any_of(logits_CV: torch.Tensor, targets_CW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy against all targets of a row alike; right if the likeliest value is one of them."""
     is_target_CW = targets_CW != IGNORE
     chosen_CW = logits_CV.log_softmax(dim=1).gather(1, targets_CW.clamp(min=0))
     loss = -(chosen_CW * is_target_CW).sum(dim=1) / is_target_CW.sum(dim=1)
     is_right_C = (logits_CV.argmax(dim=1, keepdim=True) == targets_CW).any(dim=1)
-    return LossSums(loss.sum(), int(is_right_C.sum()), len(targets_CW))
+    return loss.sum(), is_right_C.sum()
 
 
-def _cross_entropy(logits_TV: torch.Tensor, targets_T: torch.Tensor) -> LossSums:
-    loss = functional.cross_entropy(logits_TV, targets_T, reduction="sum")
-    return LossSums(loss, int((logits_TV.argmax(dim=-1) == targets_T).sum()), targets_T.numel())
+def _cross_entropy(logits_TV: torch.Tensor, targets_T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed loss and how many are right, over the targets that are not IGNORE."""
+    loss = functional.cross_entropy(logits_TV, targets_T, ignore_index=IGNORE, reduction="sum")
+    return loss, (logits_TV.argmax(dim=-1) == targets_T).sum()

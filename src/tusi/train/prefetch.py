@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, Generic, Protocol
@@ -71,6 +71,44 @@ class PrefetchedSource(Generic[BatchT]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class PreparedSource(Generic[BatchT]):
+    """A source whose next batches are sent to a GPU by a thread while the last one is trained on.
+
+    prepare: what is to be done with a batch of `source`, in the thread. last: no batch from this index on is asked for
+    ahead. A context manager: leaving it ends the thread.
+    """
+
+    AHEAD = 2
+
+    def __init__(self, source: BatchSource[Any], prepare: Callable[[Any], BatchT], *, last: int) -> None:
+        self._source = source
+        self._prepare = prepare
+        self._last = last
+        self._pending: dict[int, Future[BatchT]] = {}
+        self._thread = ThreadPoolExecutor(1)
+
+    def batch(self, index: int) -> BatchT:
+        """Batch number index, prepared. Raises what making it raises."""
+        wanted = range(index, max(index + 1, min(index + self.AHEAD + 1, self._last)))
+        for skipped in set(self._pending) - set(wanted):
+            self._pending.pop(skipped).cancel()
+        for number in wanted:
+            if number not in self._pending:
+                self._pending[number] = self._thread.submit(self._made, number)
+        return self._pending.pop(index).result()
+
+    def _made(self, index: int) -> BatchT:
+        return self._prepare(self._source.batch(index))
+
+    def __enter__(self) -> PreparedSource[BatchT]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(make_source: Callable[[], Any]) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tusi.core.errors import ConfigError
 from tusi.models.embedded import EMBEDDED_MODEL, embedded_folder
+from tusi.train.device import DeviceName
 
 
 class Section(BaseModel):
@@ -97,6 +98,8 @@ class EvalSection(Section):
 class Recipe(Section):
     """A whole run. save_every_steps bounds what a crash can cost.
 
+    device: `auto` takes the GPU if there is one. A run may go on on another device than it began on.
+    max_minutes: the run ends by then, with the learning rate at its minimum, if max_steps would take longer.
     num_workers: processes that make batches ahead; 0 makes each when it is needed. The batches are the same.
     objective: `supervised` learns the assistant's turns; `cells` warms up the vision tower on what each cell shows.
     """
@@ -105,6 +108,8 @@ class Recipe(Section):
     output_dir: Path
     seed: int = 42
     max_steps: int = Field(ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    device: DeviceName = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
     num_workers: int = Field(0, ge=0, le=64)
     save_every_steps: int = Field(200, ge=1)

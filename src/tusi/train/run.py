@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Ernie4_5_VLMoeForConditionalGeneration
 
 from tusi.backends.local.loading import load_frontend
@@ -20,10 +21,11 @@ from tusi.tasks.world.cells import target_sizes
 from tusi.tasks.world.splits import Split
 from tusi.train.collate import TokenIds
 from tusi.train.curves import plot_curves
+from tusi.train.device import pick_device
 from tusi.train.encode import Encoder
 from tusi.train.model import export_checkpoint, load_model
-from tusi.train.objectives import CellObjective, Objective, SupervisedObjective
-from tusi.train.prefetch import BatchSource, PrefetchedSource
+from tusi.train.objectives import CellObjective, SupervisedObjective
+from tusi.train.prefetch import BatchSource, PrefetchedSource, PreparedSource
 from tusi.train.recipe import Recipe
 from tusi.train.sources import CellSource, ConversationSource
 from tusi.train.trainer import Progress, Trainer
@@ -38,6 +40,7 @@ def run_recipe(recipe: Recipe, *, on_start: Callable[[Callable[[], None]], None]
     Raises ConfigError, CheckpointError, RequestError (a sample that does not fit the recipe).
     """
     model = load_model(recipe.model.path, random_init=recipe.model.random_init, seed=recipe.seed)
+    torch.nn.Module.to(model, pick_device(recipe.device))
     with contextlib.ExitStack() as stack:
         trainer = _trainer(recipe, model, stack)
         if on_start is not None:
@@ -57,22 +60,26 @@ def make_source(recipe: Recipe, split: Split) -> BatchSource[Any]:
         return CellSource(*parts, seed=recipe.seed, split=split, ramp_batches=ramp)
     encoder = Encoder(frontend.template, frontend.processor, frontend.tokenizer, max_tokens=data.max_tokens)
     ids = TokenIds(image=frontend.config.image_token_id, video=frontend.config.video_token_id)
-    return ConversationSource(data, encoder, ids, seed=recipe.seed, split=split, ramp_batches=ramp)
+    # Products in bfloat16 round what they read, so it may as well be rounded where it is made.
+    pixels = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    return ConversationSource(data, encoder, ids, seed=recipe.seed, split=split, ramp_batches=ramp, pixels=pixels)
 
 
 def _trainer(
     recipe: Recipe, model: Ernie4_5_VLMoeForConditionalGeneration, stack: contextlib.ExitStack
 ) -> Trainer[Any]:
     train, held_out = make_source(recipe, "train"), make_source(recipe, "eval")
+    last = recipe.max_steps * recipe.optim.accumulation_steps
     if recipe.num_workers:
         make = functools.partial(make_source, recipe, "train")
-        last = recipe.max_steps * recipe.optim.accumulation_steps
         train = stack.enter_context(PrefetchedSource(make, num_workers=recipe.num_workers, last=last))
-    objective: Objective[Any]
+    objective: CellObjective | SupervisedObjective
     if recipe.objective == "cells":
         objective = CellObjective(model, sizes=target_sizes())
     else:
         objective = SupervisedObjective(model)
+    if model.device.type != "cpu":
+        train = stack.enter_context(PreparedSource(train, objective.prepare, last=last))
     return Trainer[Any](recipe, objective, train, held_out)
 
 

@@ -31,21 +31,22 @@ def segment_attention(
 
     A token's result does not depend on the other segments, except for rounding.
     """
+    device = query_TND.device
     starts = [0]
     for length in lengths[:-1]:
         starts.append(starts[-1] + length)
     outputs, rows = [], []
     for members in _groups(lengths, query_TND.shape[1], is_causal=is_causal):
         longest = max(lengths[i] for i in members)
-        index_BL = torch.tensor([starts[i] for i in members])[:, None] + torch.arange(longest)
-        ends_B1 = torch.tensor([starts[i] + lengths[i] for i in members])[:, None]
+        index_BL = (torch.tensor([starts[i] for i in members])[:, None] + torch.arange(longest)).to(device)
+        ends_B1 = torch.tensor([starts[i] + lengths[i] for i in members], device=device)[:, None]
         is_token_BL = index_BL < ends_B1
         # Padding repeats the last token. It comes last, so that no token of a causal segment looks at it.
         padded_BL = torch.minimum(index_BL, ends_B1 - 1)
         parts = (_gathered(tensor, padded_BL) for tensor in (query_TND, key_TMD, value_TMD))
         outputs.append(_attention(*parts, is_causal=is_causal, scale=scale)[is_token_BL])
         rows.append(index_BL[is_token_BL])
-    if len(outputs) == 1 and rows[0].equal(torch.arange(len(rows[0]))):
+    if len(outputs) == 1 and rows[0].equal(torch.arange(len(rows[0]), device=device)):
         return outputs[0]
     return torch.cat(outputs).index_select(0, torch.argsort(torch.cat(rows)))
 
@@ -80,15 +81,16 @@ def _attention(
         query_BLND.view(batch, length, kv_heads, -1, width).permute(0, 2, 3, 1, 4).reshape(batch * kv_heads, -1, width)
     )
     key_BMLD, value_BMLD = (t.transpose(1, 2).reshape(batch * kv_heads, length, width) for t in (key_BLMD, value_BLMD))
-    mask_QL = _mask(length, heads // kv_heads, query_BLND.dtype, is_causal=is_causal)
+    mask_QL = _mask(length, heads // kv_heads, query_BLND.dtype, query_BLND.device, is_causal=is_causal)
     scores_BMQL = torch.baddbmm(mask_QL, query_BMQD, key_BMLD.transpose(1, 2), alpha=scale)
     out_BMQD = torch.bmm(scores_BMQL.softmax(dim=-1), value_BMLD)
     return out_BMQD.view(batch, kv_heads, -1, length, width).permute(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
 
 
 @lru_cache(maxsize=256)
-def _mask(length: int, group: int, dtype: torch.dtype, *, is_causal: bool) -> torch.Tensor:
+def _mask(length: int, group: int, dtype: torch.dtype, device: torch.device, *, is_causal: bool) -> torch.Tensor:
     """What is added to the scores [group * L, L] of one key head."""
     if not is_causal:
-        return torch.zeros((), dtype=dtype).expand(1, group * length, length)
-    return torch.full((length, length), float("-inf"), dtype=dtype).triu(1).repeat(group, 1)[None]
+        return torch.zeros((), dtype=dtype, device=device).expand(1, group * length, length)
+    mask_LL = torch.full((length, length), float("-inf"), dtype=dtype, device=device).triu(1)
+    return mask_LL.repeat(group, 1)[None]

@@ -41,13 +41,22 @@ class ConversationSource:
     """Batches of conversations: dense pictures with many questions, and the families' expert traces."""
 
     def __init__(
-        self, data: DataSection, encoder: Encoder, ids: TokenIds, *, seed: int, split: Split, ramp_batches: int
+        self,
+        data: DataSection,
+        encoder: Encoder,
+        ids: TokenIds,
+        *,
+        seed: int,
+        split: Split,
+        ramp_batches: int,
+        pixels: torch.dtype = torch.float32,
     ) -> None:
         _refuse_unknown(data.sources, {DENSE, ECHO, SPARSE, *FAMILIES})
         _refuse_told(source for source in data.sources if source.task not in FAMILIES)
         self._data = data
         self._encoder = encoder
         self._ids = ids
+        self._pixels = pixels
         self._seed = seed
         self._split = split
         self._ramp_batches = ramp_batches
@@ -56,7 +65,8 @@ class ConversationSource:
         """Batch number index."""
         size = self._data.samples_per_batch
         conversations = (self.conversation(index * size + row, index) for row in range(size))
-        return collate([self._encoder.encode(conversation) for conversation in conversations], self._ids)
+        examples = [self._encoder.encode(conversation) for conversation in conversations]
+        return collate(examples, self._ids, self._pixels)
 
     def conversation(self, number: int, batch_index: int) -> Conversation:
         """Sample `number` as it is drawn in this batch."""

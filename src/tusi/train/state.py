@@ -43,7 +43,7 @@ def load_latest_state(folder: Path) -> dict[str, Any] | None:
     states = _states(folder)
     for path in reversed(states):
         try:
-            state: dict[str, Any] = torch.load(path, weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             logger.warning("state %s cannot be read (%s); trying the one before it", path, error)
             continue
