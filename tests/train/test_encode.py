@@ -140,6 +140,6 @@ def test_cells_are_of_pictures_only(frontend: Frontend) -> None:
 
 def test_an_unknown_task_is_named_with_those_there_are(encoder: Encoder) -> None:
     with pytest.raises(
-        ConfigError, match=r"data.sources name chess; there are dense, echo, grounding, reasoning, sparse"
+        ConfigError, match=r"data.sources name chess; there are dense, echo, grounding, lookup, reasoning, sparse"
     ):
         ConversationSource(data("chess"), encoder, TokenIds(image=1, video=2), seed=1, split="train", ramp_batches=0)

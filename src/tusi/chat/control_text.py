@@ -65,13 +65,16 @@ class ControlText:
         return value
 
 
+_MARK = re.compile(r"(q[0-9a-f]{32}x)([0-9a-f]+)z")
+"""A marker, of this rendering or of none. Only its first letter is a q, so two never overlap."""
+
+
 class Shield:
     """The markers of one rendering. They are plain letters and digits, which templates' filters leave as they are."""
 
     def __init__(self, prefix: str, control: re.Pattern[str]) -> None:
         self._prefix = prefix
         self._control = control
-        self._marks = re.compile(prefix + r"([0-9a-f]+)z")
 
     def mark(self, char: str) -> str:
         """What stands for char."""
@@ -82,8 +85,10 @@ class Shield:
         pieces: list[str] = []
         marked: set[int] = set()
         at = length = 0
-        for match in self._marks.finditer(rendered):
-            pieces += (rendered[at : match.start()], chr(int(match[1], 16)))
+        for match in _MARK.finditer(rendered):
+            if match[1] != self._prefix:
+                continue
+            pieces += (rendered[at : match.start()], chr(int(match[2], 16)))
             length += match.start() - at
             marked.add(length)
             length += 1

@@ -28,7 +28,7 @@ def orthogonalized(matrices_BMN: torch.Tensor) -> torch.Tensor:
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(NUM_ITERATIONS):
         gram = x @ x.transpose(-2, -1)
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.transpose(-2, -1) if is_tall else x).to(matrices_BMN.dtype)
 
 
@@ -47,33 +47,36 @@ class Muon(torch.optim.Optimizer):
         assert closure is None, "Muon takes no closure"
         for group in self.param_groups:
             learnt = [parameter for parameter in group["params"] if parameter.grad is not None]
-            for parameters in _stacks(learnt):
-                self._update(parameters, group)
+            if learnt:
+                self._update(learnt, group)
 
     def _update(self, parameters: list[torch.nn.Parameter], group: dict[str, Any]) -> None:
-        """Parameters of one shape, whose matrices are made orthogonal in one batch."""
-        directions = [self._direction(parameter, group["momentum"]) for parameter in parameters]
-        rows, columns = parameters[0].shape[-2:]
-        updates = orthogonalized(torch.stack(directions).view(-1, rows, columns)).view(len(parameters), -1)
-        for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update.view_as(parameter), alpha=-group["lr"] * ADAMW_RMS * max(rows, columns) ** 0.5)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        momenta = [self._momentum(parameter) for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        directions = torch._foreach_lerp(gradients, momenta, group["momentum"])
+        torch._foreach_mul_([*parameters], 1 - group["lr"] * group["weight_decay"])
+        for members in _stacks(parameters):
+            rows, columns = parameters[members[0]].shape[-2:]
+            stack = torch.stack([directions[i] for i in members])
+            updates = orthogonalized(stack.view(-1, rows, columns)).view_as(stack).unbind()
+            rate = group["lr"] * ADAMW_RMS * max(rows, columns) ** 0.5
+            torch._foreach_add_([parameters[i] for i in members], updates, alpha=-rate)
 
-    def _direction(self, parameter: torch.nn.Parameter, momentum: float) -> torch.Tensor:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None, "only learnt parameters are updated"
+    def _momentum(self, parameter: torch.nn.Parameter) -> torch.Tensor:
+        state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - momentum)
-        return gradient.lerp(state["momentum"], momentum)
+        momentum: torch.Tensor = state["momentum"]
+        return momentum
 
 
-def _stacks(parameters: list[torch.nn.Parameter]) -> list[list[torch.nn.Parameter]]:
-    """Parameters that are updated together: on a GPU those of one shape, since it waits for launches and not products;
-    on a CPU each alone, which saves the copies."""
-    stacks: dict[object, list[torch.nn.Parameter]] = defaultdict(list)
-    for parameter in parameters:
-        stacks[parameter.shape if parameter.is_cuda else id(parameter)].append(parameter)
+def _stacks(parameters: list[torch.nn.Parameter]) -> list[list[int]]:
+    """Indices of parameters whose matrices are made orthogonal together: on a GPU those of one shape, since it waits
+    for launches and not for products; on a CPU each alone, which saves the copies."""
+    stacks: dict[object, list[int]] = defaultdict(list)
+    for index, parameter in enumerate(parameters):
+        stacks[parameter.shape if parameter.is_cuda else index].append(index)
     return list(stacks.values())
 
 

@@ -40,10 +40,16 @@ def parameter_groups(
 def build_optimizer(model: torch.nn.Module, optim: OptimSection) -> Optimizer:
     """The recipe's optimizer over `parameter_groups`."""
     if optim.name == "adamw":
-        return torch.optim.AdamW(parameter_groups(model, optim), betas=optim.betas, eps=optim.eps)
+        return _adamw(parameter_groups(model, optim), optim)
     muon = Muon(parameter_groups(model, optim, _suits_muon), lr=optim.lr, momentum=optim.betas[1])
     rest = parameter_groups(model, optim, lambda name, parameter: not _suits_muon(name, parameter))
-    return MuonWithAdamW(muon, torch.optim.AdamW(rest, betas=optim.betas, eps=optim.eps))
+    return MuonWithAdamW(muon, _adamw(rest, optim))
+
+
+def _adamw(groups: list[dict[str, Any]], optim: OptimSection) -> torch.optim.AdamW:
+    """One kernel for all parameters where they are on a GPU."""
+    is_cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    return torch.optim.AdamW(groups, betas=optim.betas, eps=optim.eps, fused=is_cuda or None)
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:

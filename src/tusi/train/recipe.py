@@ -45,8 +45,8 @@ class ModelSection(Section):
 class SourceSection(Section):
     """One source of samples and how often it is drawn.
 
-    task: `dense` (many questions a picture), `sparse` (the same about one or two things), `echo` (lists to repeat, text
-    alone), or a family of the world.
+    task: `dense` (many questions a picture), `sparse` (the same about one or two things), `lookup` (lists of names and
+    places to find in a dense picture), `echo` (lists to repeat, text alone), or a family of the world.
     is_told: without pictures, what there is to see told in words (families only).
     """
 

@@ -40,7 +40,11 @@ def run_recipe(recipe: Recipe, *, on_start: Callable[[Callable[[], None]], None]
     Raises ConfigError, CheckpointError, RequestError (a sample that does not fit the recipe).
     """
     model = load_model(recipe.model.path, random_init=recipe.model.random_init, seed=recipe.seed)
-    torch.nn.Module.to(model, pick_device(recipe.device))
+    device = pick_device(recipe.device)
+    torch.nn.Module.to(model, device)
+    if device.type != "cpu" and recipe.num_workers:
+        # What is left to this process are small indices; a second thread would take its core from a worker.
+        torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         trainer = _trainer(recipe, model, stack)
         if on_start is not None:

@@ -6,7 +6,7 @@ A recipe's sources are mixed by weight; the hardest allowed difficulty rises ove
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from tusi.core.errors import ConfigError
 from tusi.tasks.world.cells import cell_targets, cell_words
 from tusi.tasks.world.dense import DenseScene, dense_scene
 from tusi.tasks.world.generate import FAMILIES, generate
+from tusi.tasks.world.lookup import lookup_turns
 from tusi.tasks.world.messages import media_part, sample_to_messages
 from tusi.tasks.world.sample import Clip, Language, ObjectAnnotation, Pixels, TextAnnotation
 from tusi.tasks.world.splits import Split
@@ -30,6 +31,8 @@ from tusi.train.told import told_conversation
 DENSE = "dense"
 ECHO = "echo"
 """Lists to repeat and to look up in (`echo`)."""
+LOOKUP = "lookup"
+"""Dense pictures again, with nothing but lookups: no caption that they could be copied from."""
 SPARSE = "sparse"
 """Dense questions about a picture of one or two things: what a decoder learns to look with."""
 SPARSE_OBJECTS = 2
@@ -51,7 +54,7 @@ class ConversationSource:
         ramp_batches: int,
         pixels: torch.dtype = torch.float32,
     ) -> None:
-        _refuse_unknown(data.sources, {DENSE, ECHO, SPARSE, *FAMILIES})
+        _refuse_unknown(data.sources, {DENSE, ECHO, LOOKUP, SPARSE, *FAMILIES})
         _refuse_told(source for source in data.sources if source.task not in FAMILIES)
         self._data = data
         self._encoder = encoder
@@ -76,6 +79,10 @@ class ConversationSource:
         language: Language = source.languages[int(rng.integers(len(source.languages)))]
         if source.task == ECHO:
             return echo_conversation(number, difficulty, language, split=self._split)
+        if source.task == LOOKUP:
+            scene = dense_scene(number, difficulty, language, split=self._split, num_turns=1)
+            turns = lookup_turns(scene, number, language, split=self._split)
+            return dense_conversation(replace(scene, turns=turns))
         if source.task in (DENSE, SPARSE):
             most = SPARSE_OBJECTS if source.task == SPARSE else None
             return dense_conversation(dense_scene(number, difficulty, language, split=self._split, max_objects=most))

@@ -92,15 +92,16 @@ def caption(sample: WorldSample, *, frame: int | None = None) -> str:
 
 def _caption(words: Words, objects: Sequence[ObjectAnnotation], texts: Sequence[TextAnnotation]) -> str:
     parts = [
-        (b[1] + b[3], b[0], f"{words.full(o)} {_spot(b)} {spoken(b[2] - b[0])}x{spoken(b[3] - b[1])}")
+        (b[1] + b[3], b[0], f"{words.full(o)} {spot(b)} {spoken(b[2] - b[0])}x{spoken(b[3] - b[1])}")
         for o in objects
         for b in [o.bbox_2d]
     ]
-    parts += [(t.bbox_2d[1] + t.bbox_2d[3], t.bbox_2d[0], f'"{t.text}" {_spot(t.bbox_2d)}') for t in texts]
+    parts += [(t.bbox_2d[1] + t.bbox_2d[3], t.bbox_2d[0], f'"{t.text}" {spot(t.bbox_2d)}') for t in texts]
     return words.join(part for _, _, part in sorted(parts)) or words("nothing", "没有东西")
 
 
-def _spot(bbox: tuple[int, int, int, int]) -> str:
+def spot(bbox: tuple[int, int, int, int]) -> str:
+    """A box's centre, as it is said."""
     return f"({spoken((bbox[0] + bbox[2]) / 2)},{spoken((bbox[1] + bbox[3]) / 2)})"
 
 
@@ -120,7 +121,7 @@ def _questions(
     rounds = -(-count // max(1, len(makers)))
     asked = [maker(rng, words, things) for maker in makers for _ in range(rounds)]
     asked += [
-        (words(f"What is written at {_spot(text.bbox_2d)}?", f"{_spot(text.bbox_2d)}写着什么？"), text.text)
+        (words(f"What is written at {spot(text.bbox_2d)}?", f"{spot(text.bbox_2d)}写着什么？"), text.text)
         for text in texts
     ]
     # A question asked twice has one answer, so a dictionary removes repetitions.
@@ -140,12 +141,12 @@ def _where(rng: Rng, words: Words, things: list[ObjectAnnotation]) -> tuple[str,
     thing, name = _unique(rng, words, things)
     if sum(words.full(other) == name for other in things) > 1:
         return _how_many(rng, words, things)
-    return words(f"Where is the {name}?", f"{name}在哪里？"), _spot(thing.bbox_2d)
+    return words(f"Where is the {name}?", f"{name}在哪里？"), spot(thing.bbox_2d)
 
 
 def _what(rng: Rng, words: Words, things: list[ObjectAnnotation]) -> tuple[str, str]:
     thing = rng.choice(things)
-    return words(f"What is at {_spot(thing.bbox_2d)}?", f"{_spot(thing.bbox_2d)}是什么？"), words.full(thing)
+    return words(f"What is at {spot(thing.bbox_2d)}?", f"{spot(thing.bbox_2d)}是什么？"), words.full(thing)
 
 
 def _how_many(rng: Rng, words: Words, things: list[ObjectAnnotation]) -> tuple[str, str]:
@@ -168,7 +169,7 @@ def _colour(rng: Rng, words: Words, things: list[ObjectAnnotation]) -> tuple[str
     thing = rng.choice(coloured)
     assert thing.colour is not None
     answer = words(thing.colour, f"{words.colour(thing.colour)}色")
-    return words(f"Which colour is at {_spot(thing.bbox_2d)}?", f"{_spot(thing.bbox_2d)}是什么颜色？"), answer
+    return words(f"Which colour is at {spot(thing.bbox_2d)}?", f"{spot(thing.bbox_2d)}是什么颜色？"), answer
 
 
 def _is_there(rng: Rng, words: Words, things: list[ObjectAnnotation]) -> tuple[str, str]:
