@@ -1,7 +1,8 @@
 """From the tokens of one completion to deltas: text, stop strings, reasoning, tool calls, thinking that ends.
 
-In: tokens as the engine draws them. Out: a ChatDelta for each, and what the engine must be told (`Command`). Runs
-between two steps of the engine, so that a forced token comes before the next drawn one. Knows no engine and no thread.
+In: tokens as the engine draws them. Out: a ChatDelta for each (for many, where nobody waits for them), and what the
+engine must be told (`Command`). Runs between two steps of the engine, so that a forced token comes before the next
+drawn one, and so that every step waits for it. Knows no engine and no thread.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from tusi.chat.stream import ParsedDelta, StreamParser
 from tusi.engine.sampling_params import SamplingParams
 
 REPETITION = "repetition"
+# Tokens that may wait to become text. More would make the step long in which their turn comes.
+_MAX_WAITING_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ class CompletionProcessor:
         self._must_answer = must_answer
         self._max_tool_calls = max_tool_calls
         self._cutter = StopStringCutter(params.stop, include_stop_str_in_output=params.include_stop_str_in_output)
+        self._waiting_ids: list[int] = []
+        self._waiting_logprobs: list[TokenLogprobs] = []
         self._num_calls = 0
         self._has_answer = False
         self._holds_end = False
@@ -92,29 +97,63 @@ class CompletionProcessor:
         self, token_id: int, logprobs: tuple[TokenLogprobs, ...] = (), end: EndOfCompletion | None = None
     ) -> tuple[ChatDelta, Command | None]:
         """Take note of a token, and of the engine's word (if any) that it was the last."""
+        return self._read(self._observe(token_id, logprobs), end)
+
+    def push_later(
+        self, token_id: int, logprobs: tuple[TokenLogprobs, ...] = (), end: EndOfCompletion | None = None
+    ) -> tuple[ChatDelta | None, Command | None]:
+        """As push, where nobody reads a delta before the last has come.
+
+        The token may become text later, with others (the delta is None then): that is cheaper, and what comes out in
+        the end does not depend on how it is cut.
+        """
+        advice = self._observe(token_id, logprobs)
+        if end is None and advice is not Advice.END_ANSWER and not self._must_read_now:
+            return None, self._command(advice)
+        return self._read(advice, end)
+
+    def end(self, end: EndOfCompletion) -> ChatDelta:
+        """The completion is over without another token (an abort). Returns the last delta."""
+        return self._delta(self._take_text(None), end)
+
+    def _observe(self, token_id: int, logprobs: tuple[TokenLogprobs, ...]) -> Advice | None:
         self.num_output_tokens += 1
         self._last_token_id = token_id
-        advice = self._thinking.observe(token_id)
-        text, own_end = self._cut(self._detokenizer.push(token_id) if self._is_shown(end) else "")
+        self._waiting_ids.append(token_id)
+        self._waiting_logprobs += logprobs
+        return self._thinking.observe(token_id)
+
+    def _read(self, advice: Advice | None, end: EndOfCompletion | None) -> tuple[ChatDelta, Command | None]:
+        """Make the tokens that wait into a delta."""
+        text, own_end = self._cut(self._take_text(end))
         if own_end is None and end is None and advice is Advice.END_ANSWER and self._may_end:
             own_end = EndOfCompletion("length", REPETITION)
-        delta = self._delta(text, own_end or end, token_ids=(token_id,), logprobs=logprobs)
+        delta = self._delta(text, own_end or end)
         if delta.finish_reason is not None and end is None:
             return delta, Command(abort=True)
         return delta, None if end is not None else self._command(advice)
 
-    def end(self, end: EndOfCompletion) -> ChatDelta:
-        """The completion is over without another token (an abort). Returns the last delta."""
-        return self._delta("", end)
+    @property
+    def _must_read_now(self) -> bool:
+        """Whether the text decides how the completion goes on, or enough tokens wait for it."""
+        return (
+            len(self._waiting_ids) >= _MAX_WAITING_TOKENS
+            or bool(self._params.stop)
+            or self._max_tool_calls is not None
+            or (self._thinking.thinking_truncated and not self._has_answer)
+        )
 
     @property
     def _may_end(self) -> bool:
         return self.num_output_tokens > self._params.min_tokens
 
-    def _is_shown(self, end: EndOfCompletion | None) -> bool:
-        """Whether the token is text. One of stop_token_ids that ended the completion is not, unless asked for."""
+    def _take_text(self, end: EndOfCompletion | None) -> str:
+        """The text of the tokens that wait. One of stop_token_ids that ended the completion has none unless asked."""
+        ids = self._waiting_ids
         is_stop_token = end is not None and isinstance(end.stop_reason, int)
-        return not is_stop_token or self._params.include_stop_str_in_output
+        if is_stop_token and not self._params.include_stop_str_in_output:
+            ids = ids[:-1]
+        return "".join([self._detokenizer.push(token_id) for token_id in ids])
 
     def _cut(self, text: str) -> tuple[str, EndOfCompletion | None]:
         """Let text past the stop strings. They end the answer only: a thought may spell them."""
@@ -123,14 +162,11 @@ class CompletionProcessor:
         cut = self._cutter.push(text, may_stop=self._may_end)
         return cut.text, None if cut.stop is None else EndOfCompletion("stop", cut.stop)
 
-    def _delta(
-        self,
-        text: str,
-        end: EndOfCompletion | None,
-        *,
-        token_ids: tuple[int, ...] = (),
-        logprobs: tuple[TokenLogprobs, ...] = (),
-    ) -> ChatDelta:
+    def _delta(self, text: str, end: EndOfCompletion | None) -> ChatDelta:
+        """The delta of the tokens that wait."""
+        token_ids, logprobs = tuple(self._waiting_ids), tuple(self._waiting_logprobs)
+        self._waiting_ids.clear()
+        self._waiting_logprobs.clear()
         if end is not None:
             text += self._flush(end)
         parsed = self._parser.push(text)

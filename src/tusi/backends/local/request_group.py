@@ -46,6 +46,8 @@ class CompletionGroup:
         self._num_cached_tokens = 0
         self._num_unfinished = len(completions)
         self._is_over = False
+        # Set by a reader that takes nothing before everything has come.
+        self.reads_at_the_end = False
 
     @property
     def is_over(self) -> bool:
@@ -66,11 +68,14 @@ class CompletionGroup:
         """Make the tokens into deltas, and tell the engine what follows from them."""
         completion = self._completions[output.request_id]
         self._num_cached_tokens = max(self._num_cached_tokens, output.num_cached_tokens)
+        self._ttft = self._ttft or time.perf_counter() - self._started
+        push = completion.processor.push_later if self.reads_at_the_end else completion.processor.push
         last = len(output.new_token_ids) - 1
         for at, token_id in enumerate(output.new_token_ids):
             logprobs = token_logprobs(output.new_logprobs[at] if output.new_logprobs else None)
-            delta, command = completion.processor.push(token_id, logprobs, _end(output) if at == last else None)
-            self._put(delta)
+            delta, command = push(token_id, logprobs, _end(output) if at == last else None)
+            if delta is not None:
+                self._put(delta)
             _apply(completion, command, core)
             if completion.processor.finished:
                 return
@@ -90,7 +95,6 @@ class CompletionGroup:
     def _put(self, delta: ChatDelta) -> None:
         if self._is_over:
             return
-        self._ttft = self._ttft or time.perf_counter() - self._started
         self._num_unfinished -= delta.finish_reason is not None
         if self._num_unfinished:
             self.items.put(delta)

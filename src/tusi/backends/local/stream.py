@@ -52,6 +52,7 @@ class LocalStream:
 
         For who wants the whole answer: a reader that is woken for every token takes the processor from the engine.
         """
+        self._group.reads_at_the_end = True
         items: list[Item] = []
         has_ended = threading.Event()
 
