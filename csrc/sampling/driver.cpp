@@ -187,7 +187,7 @@ const SamplingKernels& select_sampling_kernels(Isa isa) noexcept {
 
 void argmax_rows(const float* logits, std::int64_t rows, std::int64_t vocab, std::int64_t* ids,
                  const SamplingKernels& kernels) {
-  parallel_if(rows > 1 && rows * vocab >= 4 * worth_a_thread, rows, [&](std::int64_t row) {
+  parallel_if(rows > 1 && rows * vocab >= worth_a_thread, rows, [&](std::int64_t row) {
     thread_local Workspace space;
     const float* values = logits + row * vocab;
     space.largest.resize(blocks_of(vocab));

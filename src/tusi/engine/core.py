@@ -56,6 +56,7 @@ class EngineCore:
         self._model_config = model.config
         self._runner = ModelRunner(model, config)
         self._scheduler = Scheduler(config, self._runner.num_blocks)
+        self._max_model_len = min(config.max_model_len, self._num_kv_slots)
         self._generations: dict[str, _Generation] = {}
         self._num_steps = 0
         self._death: EngineError | None = None
@@ -71,7 +72,7 @@ class EngineCore:
     @property
     def max_model_len(self) -> int:
         """Tokens that a prompt and its output may have together: the configured limit, or the KV cache if smaller."""
-        return min(self.config.max_model_len, self._num_kv_slots)
+        return self._max_model_len
 
     @property
     def is_dead(self) -> bool:
@@ -256,7 +257,7 @@ class EngineCore:
         max_tokens = request.sampling_params.max_tokens
         if max_tokens is not None and len(request.output_token_ids) >= max_tokens:
             return "length"
-        return "length" if request.num_tokens >= self.max_model_len else None
+        return "length" if request.num_tokens >= self._max_model_len else None
 
     def _check_alive(self) -> None:
         if self._death is not None:

@@ -99,10 +99,16 @@ class Scheduler:
         """Plan one step and claim what it needs. `update` must follow once it is computed."""
         step = _Step(self._config.max_num_batched_tokens)
         # max_num_seqs <= max_num_batched_tokens: decodes leave at least a token for every prefill that runs.
-        decodes = [r for r in self.running if _num_missing(r) == 1]
-        prefills = [r for r in self.running if _num_missing(r) > 1]
+        decodes: list[Request] = []
+        prefills: list[Request] = []
+        for request in self.running:
+            (decodes if _num_missing(request) == 1 else prefills).append(request)
         for request in decodes:
-            self._schedule_running(request, step)
+            if self._is_within_blocks(request) and step.token_budget > 0:
+                step.num_scheduled[request.request_id] = 1
+                step.token_budget -= 1
+            else:
+                self._schedule_running(request, step)
         for request in prefills:
             # A waiting request that ranks first goes first, though this one runs already. Without that, a picture too
             # large to share the encoder cache could wait for ever behind later ones that each hold a little of it.
@@ -143,6 +149,15 @@ class Scheduler:
         for request in self.running:
             assert request.num_computed_tokens <= len(request.block_ids) * self._block_size
             assert request.num_computed_tokens < request.num_tokens
+
+    def _is_within_blocks(self, request: Request) -> bool:
+        """True if a running request's next token is generated and needs no new block: nothing is to be claimed."""
+        computed = request.num_computed_tokens
+        return (
+            request.status is RequestStatus.RUNNING
+            and computed >= len(request.prompt_token_ids)
+            and computed < len(request.block_ids) * self._block_size
+        )
 
     def _schedule_running(self, request: Request, step: _Step) -> None:
         if request.status is not RequestStatus.RUNNING or step.token_budget == 0:
@@ -261,4 +276,4 @@ class Scheduler:
 
 
 def _num_missing(request: Request) -> int:
-    return request.num_tokens - request.num_computed_tokens
+    return len(request.prompt_token_ids) + len(request.output_token_ids) - request.num_computed_tokens

@@ -102,7 +102,7 @@ class Ernie4_5_VLMoeForConditionalGeneration:
         """
         ids_T = np.asarray(input_ids_T, np.int64)
         vocab_size = self.config.text_config.vocab_size
-        if ids_T.size and not (ids_T.min() >= 0 and ids_T.max() < vocab_size):
+        if ids_T.size and ids_T.view(np.uint64).max() >= vocab_size:  # seen so, a negative one is very large
             raise RequestError(
                 f"token ids run from {ids_T.min()} to {ids_T.max()}; this model has 0..{vocab_size - 1}. "
                 "Tokenize with the tokenizer of this checkpoint.",
