@@ -118,6 +118,21 @@ def test_raw_prompts(llm: LLM) -> None:
     assert ids.outputs[0].reasoning == chat.outputs[0].reasoning, "an open <think> is seen in ids too"
 
 
+def test_raw_prompts_begin_together_whatever_stands_among_them(llm: LLM) -> None:
+    """More than run at once; a wrong one, an empty one and a long one among them."""
+    prompts: list[object] = [{"prompt_token_ids": [5, 7, 11 + i]} for i in range(9)]
+    prompts[1] = {"prompt": "Hi", "nonsense": 1}
+    prompts[2] = {"prompt_token_ids": []}
+    prompts[5] = "many words " * 5000
+    prompts[7] = "Some text."
+    outputs = llm.generate(prompts, GREEDY, on_error="return")  # type: ignore[arg-type]
+    assert [output.error is not None for output in outputs] == [i in (1, 2, 5) for i in range(9)]
+    assert "nonsense" in str(outputs[1].error)
+    for at in (0, 3, 4, 6, 7, 8):
+        [alone] = llm.generate([prompts[at]], GREEDY)  # type: ignore[list-item]
+        assert outputs[at].outputs[0].token_ids == alone.outputs[0].token_ids
+
+
 def test_raw_prompts_with_a_picture(llm: LLM) -> None:
     picture = Image.new("RGB", (60, 60), "red")
     [chat] = llm.chat([{"role": "user", "content": [{"type": "image", "image": picture}]}], GREEDY)

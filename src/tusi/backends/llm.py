@@ -12,11 +12,12 @@ from typing import Any
 from tusi.backends.batch import OnError, per_item, run_batch
 from tusi.backends.local.backend import LocalBackend
 from tusi.backends.local.prompts import TextPrompt
+from tusi.backends.local.stream import LocalStream
 from tusi.backends.outputs import RequestOutput
 from tusi.backends.protocol import Backend, ChatRequest, ChatResult, DeltaStream
 from tusi.chat.messages import ImagePart, Message, VideoPart
 from tusi.chat.openai import parse_messages, parse_tools
-from tusi.core.errors import BackendUnavailable, RequestError
+from tusi.core.errors import BackendUnavailable, RequestError, TusiError
 from tusi.core.kv_dtype import KVCacheDtypeChoice
 from tusi.core.types import Activations, WeightFormatChoice, WeightMemory
 from tusi.engine.config import EngineConfig
@@ -26,10 +27,12 @@ from tusi.processing.limits import MediaLimits
 
 Conversation = Sequence[Message | Mapping[str, Any]]
 Prompt = str | Mapping[str, Any]
+Job = Callable[[], ChatResult]
 
 # Threads beyond the sequences that run at once: they prepare the next prompts meanwhile.
 _PREPARING_THREADS = 4
 _DEFAULT_THREADS = 16
+_QUICK_CHARACTERS = 4096
 _PROMPT_KEYS = ("prompt", "prompt_token_ids", "multi_modal_data", "mm_processor_kwargs")
 
 
@@ -123,13 +126,14 @@ class LLM:
         conversations = _as_batch(messages)
         params = self._params_for(sampling_params, len(conversations))
 
-        def job(conversation: Conversation, one: SamplingParams) -> Callable[[str], ChatResult]:
-            return lambda request_id: self.backend.generate(
+        def job(conversation: Conversation, one: SamplingParams, request_id: str) -> Job:
+            return lambda: self.backend.generate(
                 _request(conversation, one, tools, chat_template_kwargs, mm_processor_kwargs, request_id)
             )
 
-        jobs = [job(conversation, one) for conversation, one in zip(conversations, params, strict=True)]
-        return self._run(jobs, on_error=on_error, use_tqdm=use_tqdm)
+        request_ids = _request_ids(len(conversations))
+        jobs = [job(*of_one) for of_one in zip(conversations, params, request_ids, strict=True)]
+        return self._run(jobs, request_ids, on_error=on_error, use_tqdm=use_tqdm)
 
     def stream_chat(
         self,
@@ -166,11 +170,17 @@ class LLM:
         items: list[Prompt] = [prompts] if isinstance(prompts, str | Mapping) else list(prompts)
         params = self._params_for(sampling_params, len(items))
 
-        def job(prompt: Prompt, one: SamplingParams) -> Callable[[str], ChatResult]:
-            return lambda request_id: backend.generate_text(_text_prompt(prompt), one, request_id=request_id)
+        def job(prompt: Prompt, one: SamplingParams, request_id: str) -> Job:
+            return lambda: backend.generate_text(_text_prompt(prompt), one, request_id=request_id)
 
-        jobs = [job(prompt, one) for prompt, one in zip(items, params, strict=True)]
-        return self._run(jobs, on_error=on_error, use_tqdm=use_tqdm)
+        request_ids = _request_ids(len(items))
+        asked = list(zip(items, params, request_ids, strict=True))
+        num_quick = next((at for at, item in enumerate(items) if not _is_quick(item)), len(items))
+        first = asked[: min(num_quick, backend.max_num_seqs)]
+        jobs = [*_begin_together(backend, first), *(job(*of_one) for of_one in asked[len(first) :])]
+        # What has begun needs no thread of its own to get on.
+        num_threads = None if len(first) < len(jobs) else 1
+        return self._run(jobs, request_ids, num_threads=num_threads, on_error=on_error, use_tqdm=use_tqdm)
 
     def close(self) -> None:
         """Give back the engine's thread and memory."""
@@ -192,12 +202,16 @@ class LLM:
         return per_item(sampling_params, count, name="sampling_params", kind=SamplingParams)
 
     def _run(
-        self, jobs: Sequence[Callable[[str], ChatResult]], *, on_error: OnError, use_tqdm: bool
+        self,
+        jobs: Sequence[Job],
+        request_ids: Sequence[str],
+        *,
+        num_threads: int | None = None,
+        on_error: OnError,
+        use_tqdm: bool,
     ) -> list[RequestOutput]:
-        request_ids = [f"llm-{uuid.uuid4().hex}" for _ in jobs]
-
-        def bound(job: Callable[[str], ChatResult], request_id: str) -> Callable[[], RequestOutput]:
-            return lambda: RequestOutput.from_result(job(request_id))
+        def output_of(job: Job) -> Callable[[], RequestOutput]:
+            return lambda: RequestOutput.from_result(job())
 
         def cancel() -> None:
             for request_id in request_ids:
@@ -207,12 +221,52 @@ class LLM:
         width = backend.max_num_seqs if isinstance(backend, LocalBackend) else _DEFAULT_THREADS
         with _progress(len(jobs), use_tqdm) as advance:
             return run_batch(
-                [bound(job, request_id) for job, request_id in zip(jobs, request_ids, strict=True)],
-                num_threads=width + _PREPARING_THREADS,
+                [output_of(job) for job in jobs],
+                num_threads=num_threads or width + _PREPARING_THREADS,
                 on_error=on_error,
                 cancel=cancel,
                 on_done=advance,
             )
+
+
+def _request_ids(count: int) -> list[str]:
+    return [f"llm-{uuid.uuid4().hex}" for _ in range(count)]
+
+
+def _is_quick(prompt: Prompt) -> bool:
+    """True if a prompt takes next to no time to prepare."""
+    if isinstance(prompt, str):
+        return len(prompt) <= _QUICK_CHARACTERS
+    text = prompt.get("prompt")
+    return not prompt.get("multi_modal_data") and (text is None or len(text) <= _QUICK_CHARACTERS)
+
+
+def _begin_together(backend: LocalBackend, asked: Sequence[tuple[Prompt, SamplingParams, str]]) -> list[Job]:
+    """Begin prompts in one step of the engine, and return what waits for each.
+
+    From as many threads they would arrive one after the other, and each would hold up those that run already.
+    """
+
+    def wait_for(stream: LocalStream, n: int) -> Job:
+        return lambda: backend.collect(stream, n)
+
+    def refuse(error: TusiError) -> Job:
+        def job() -> ChatResult:
+            raise error
+
+        return job
+
+    jobs: list[Job] = []
+    with backend.hold():
+        for prompt, params, request_id in asked:
+            try:
+                stream = backend.stream_text(_text_prompt(prompt), params, request_id=request_id)
+            except TusiError as error:
+                jobs.append(refuse(error))
+            else:
+                stream.read_at_the_end()
+                jobs.append(wait_for(stream, params.n))
+    return jobs
 
 
 def _as_batch(messages: Conversation | Sequence[Conversation]) -> Sequence[Conversation]:

@@ -308,6 +308,30 @@ def test_who_wants_all_is_woken_once_and_gets_the_same(scripted: Make) -> None:
         broken.rest()
 
 
+def test_what_begins_while_the_engine_is_held_begins_in_one_step(scripted: Make) -> None:
+    backend = scripted("t\n</think>\n\nA cat.")
+    running = backend.backend.stream(backend.request())
+    with backend.backend.hold(), backend.backend.hold():
+        list_of_streams = [backend.backend.stream(backend.request()) for _ in range(3)]
+        steps = backend.backend.stats().num_steps
+        time.sleep(0.05)
+        assert backend.backend.stats().num_steps == steps, "nobody gets on"
+        assert backend.backend.stats().num_waiting == 3
+    answers = [collect(list(stream))[0][0].content for stream in (running, *list_of_streams)]
+    assert answers == ["A cat."] * 4
+
+
+def test_an_engine_that_is_held_can_be_closed(scripted: Make) -> None:
+    backend = scripted("A cat.")
+    with backend.backend.hold():
+        stream = backend.backend.stream(backend.request())
+        backend.backend.close()
+        with pytest.raises(EngineError, match="was closed"):
+            stream.rest()
+    with pytest.raises(EngineError, match="was closed"), backend.backend.hold():
+        pass
+
+
 def test_a_slow_reader_holds_up_nobody_and_loses_nothing(scripted: Make) -> None:
     backend = scripted("t\n</think>\n\n" + " ".join(str(i) for i in range(100)))
     slow = backend.backend.stream(backend.request(max_tokens=400))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -131,7 +132,7 @@ class LocalBackend:
 
     def generate(self, request: ChatRequest) -> ChatResult:
         """Answer in one piece. Raises RequestError, CapacityError or EngineError."""
-        return self._collect(self.stream(request), request.sampling_params.n)
+        return self.collect(self.stream(request), request.sampling_params.n)
 
     def stream(self, request: ChatRequest) -> LocalStream:
         """Answer as it comes. Bad requests raise here; closing or dropping the stream aborts the request."""
@@ -142,7 +143,7 @@ class LocalBackend:
         self, prompt: TextPrompt, sampling_params: SamplingParams, *, request_id: str | None = None
     ) -> ChatResult:
         """As generate, for a prompt that somebody else rendered."""
-        return self._collect(self.stream_text(prompt, sampling_params, request_id=request_id), sampling_params.n)
+        return self.collect(self.stream_text(prompt, sampling_params, request_id=request_id), sampling_params.n)
 
     def stream_text(
         self,
@@ -160,6 +161,23 @@ class LocalBackend:
     ) -> LocalStream:
         """As stream, for a prompt that is pixels and tokens already."""
         return self._start(prepared, sampling_params, request_id)
+
+    def collect(self, stream: LocalStream, n: int) -> ChatResult:
+        """Wait for the whole answer of a stream of n completions that nothing was read from yet."""
+        with stream:
+            choices, usage = collect(stream.rest(), n=n)
+        return ChatResult(
+            request_id=stream.request_id,
+            model=self.model,
+            choices=choices,
+            usage=usage,
+            prompt=stream.prompt,
+            prompt_token_ids=stream.prompt_token_ids,
+        )
+
+    def hold(self) -> AbstractContextManager[None]:
+        """While it is open, streams can be begun and none gets on: so they all begin in one step of the engine."""
+        return self._engine.hold()
 
     def abort(self, request_id: str) -> None:
         """End a request early; its completions finish with `abort`. Unknown and finished ids are ignored."""
@@ -196,18 +214,6 @@ class LocalBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def _collect(self, stream: LocalStream, n: int) -> ChatResult:
-        with stream:
-            choices, usage = collect(stream.rest(), n=n)
-        return ChatResult(
-            request_id=stream.request_id,
-            model=self.model,
-            choices=choices,
-            usage=usage,
-            prompt=stream.prompt,
-            prompt_token_ids=stream.prompt_token_ids,
-        )
 
     def _start(
         self, prepared: PreparedPrompt, params: SamplingParams, request_id: str | None, priority: int = 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from tusi.core.errors import EngineError
@@ -54,6 +55,7 @@ class EngineThread:
         # SimpleQueue.put is reentrant: a garbage collector may call abort() in the middle of another call.
         self._inbox: queue.SimpleQueue[Callable[[EngineCore], None]] = queue.SimpleQueue()
         self._groups: dict[str, RequestGroup] = {}
+        self._num_holds = 0
         self._is_closing = False
         self._ending: EngineError | None = None
         # Guards the step from "alive" to "ended", so that no call is posted to a thread that has stopped reading.
@@ -65,6 +67,15 @@ class EngineThread:
     def submit(self, group: RequestGroup) -> None:
         """Give the group's requests to the engine. Raises what the engine refuses them with; none of them runs then."""
         self.call(lambda core: self._add(core, group))
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Begin no step while this is open: what is submitted meanwhile begins together. Everybody else waits."""
+        self.call(lambda _core: self._count_holds(1))
+        try:
+            yield
+        finally:
+            self._inbox.put(lambda _core: self._count_holds(-1))
 
     def abort(self, group: RequestGroup) -> None:
         """Take the group's requests out, some time soon. Finished ones are not touched."""
@@ -109,7 +120,7 @@ class EngineThread:
         """Run what was posted, waiting for it while there is nothing to compute. False: stop."""
         while not self._is_closing and not core.is_dead:
             try:
-                post = self._inbox.get(block=not core.has_unfinished())
+                post = self._inbox.get(block=self._num_holds > 0 or not core.has_unfinished())
             except queue.Empty:
                 return True
             post(core)
@@ -147,6 +158,9 @@ class EngineThread:
             core.abort(request.request_id)
             self._groups.pop(request.request_id, None)
         group.on_abort()
+
+    def _count_holds(self, change: int) -> None:
+        self._num_holds += change
 
     def _close(self, _core: EngineCore) -> None:
         self._is_closing = True

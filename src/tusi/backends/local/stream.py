@@ -47,12 +47,16 @@ class LocalStream:
             raise item
         raise StopIteration
 
+    def read_at_the_end(self) -> None:
+        """Say that nothing will be read before everything has come, which saves work a token."""
+        self._group.reads_at_the_end = True
+
     def rest(self) -> list[ChatDelta]:
         """All deltas from here on, once the last one has come. Raises the error that ended them.
 
         For who wants the whole answer: a reader that is woken for every token takes the processor from the engine.
         """
-        self._group.reads_at_the_end = True
+        self.read_at_the_end()
         items: list[Item] = []
         has_ended = threading.Event()
 
