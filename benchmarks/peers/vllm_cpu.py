@@ -1,6 +1,6 @@
 """Tusi and vLLM on the CPU, on the small shape, by turns in one run: medians, spread, ratio, and start-up of each.
 
-    python benchmarks/peers/vllm_cpu.py --vllm-python PATH/bin/python [--dtype int4] [--rounds 5] [--tokens 128] [--json]
+    python benchmarks/peers/vllm_cpu.py --vllm-python PATH/bin/python [--dtype int4] [--rounds 5] [--json]
 
 vLLM runs the text half of the shape (architecture ernie4_5_moe, random weights, bfloat16) from an environment of its
 own; docs/benchmarks.md says how to make it. Both engines are started once and stay loaded; then they take turns, a
