@@ -26,6 +26,7 @@ from tusi.models.decoder import DecoderLayer, TextModel
 from tusi.models.full_sequence import Prompt, media_embeds, new_kv_caches, one_request_metadata
 from tusi.models.key_table import TensorSpec
 from tusi.models.model import Ernie4_5_VLMoeForConditionalGeneration
+from tusi.models.moe import MLP
 from tusi.models.parameters import Parameters
 from tusi.models.recording import Key, RecordingParameters, Records
 from tusi.models.resampler import VariableResolutionResamplerModel
@@ -145,7 +146,7 @@ class Calibration:
             else Parameters(self.checkpoint, weight_format)
         )
         self.tell(f"layer {number}: reading weights")
-        layer = DecoderLayer.load(params.under(f"model.language_model.layers.{number}."), config, number)
+        layer = _step_by_step(DecoderLayer.load(params.under(f"model.language_model.layers.{number}."), config, number))
         for sample, (begin, end) in enumerate(zip(self.starts[:-1], self.starts[1:], strict=True), start=1):
             self.tell(f"layer {number}: sample {sample} of {self.num_samples}")
             tokens = slice(int(begin), int(end))
@@ -162,6 +163,15 @@ class Calibration:
                 "or the training run that wrote it diverged; quantise without samples to see which tensor."
             )
         self.next_layer = number + 1
+
+
+def _step_by_step(layer: DecoderLayer) -> DecoderLayer:
+    """The same layer without its native calls, which would pass by the matrices that note their inputs."""
+    mlp = layer.mlp
+    if isinstance(mlp, MLP):
+        return replace(layer, mlp=replace(mlp, experts=None))
+    shared = None if mlp.shared_experts is None else replace(mlp.shared_experts, experts=None)
+    return replace(layer, mlp=replace(mlp, is_native=False, shared_experts=shared))
 
 
 def memory_needed(checkpoint: Checkpoint, tokens: int) -> int:
