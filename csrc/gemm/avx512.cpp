@@ -73,7 +73,7 @@ void store_first(float* to, __m128 v) {
 
 // Quarter i: of token i's vector number J; zeros where there is none.
 template <int J, int TT, int NN>
-__m512 token_sums(const __m512 (&acc)[TT][NN]) {
+[[gnu::always_inline]] inline __m512 token_sums(const __m512 (&acc)[TT][NN]) {
   const __m512 zero = _mm512_setzero_ps();
   if constexpr (J >= NN) {
     return zero;
@@ -83,9 +83,9 @@ __m512 token_sums(const __m512 (&acc)[TT][NN]) {
   }
 }
 
-// Sums J..J + 4 (or to the last of NN) of each of up to four tokens.
+// Sums J..J + 4 (or to the last of NN) of each of up to four tokens. Inlined by force, or the sums go through memory.
 template <int J, int TT, int NN>
-void store_sums(const __m512 (&acc)[TT][NN], float* out, std::int64_t stride) {
+[[gnu::always_inline]] inline void store_sums(const __m512 (&acc)[TT][NN], float* out, std::int64_t stride) {
   constexpr int count = NN - J < 4 ? NN - J : 4;
   const __m512 zero = _mm512_setzero_ps();
   if constexpr (TT == 1) {
