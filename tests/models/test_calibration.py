@@ -65,7 +65,7 @@ def test_moments_are_those_of_each_matrix_inputs(three_layers: Path) -> None:
     for letter in "qkv":
         found = by_key[layer + f"self_attn.{letter}_proj.weight", None]
         assert found.tokens == len(x_TD)
-        np.testing.assert_allclose(found.sum_KK, x_TD.T @ x_TD, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(found.sums[0], x_TD.T @ x_TD, rtol=1e-4, atol=1e-3)
     # In a sparse layer every token reaches moe_k experts of its own pool, and the shared ones.
     layer = "model.language_model.layers.1.mlp."
     calibration.factor(1, (layer + "shared_experts.gate_proj.weight", None))
@@ -176,7 +176,7 @@ def test_states_that_cannot_be_used_are_made_again(three_layers: Path, tmp_path:
     again = Calibration.begin(checkpoint, samples()).factor(1, key)
     assert factor is not None
     assert again is not None
-    assert np.array_equal(factor.upper_KK, again.upper_KK)
+    assert np.array_equal(factor.uppers[0], again.uppers[0])
 
 
 def test_a_layer_is_one_file_and_its_experts_neighbours(three_layers: Path) -> None:

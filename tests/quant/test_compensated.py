@@ -113,6 +113,21 @@ def test_bfloat16_zeros_and_columns_that_are_never_used() -> None:
     assert unused.mean() < 0.005  # nothing to answer for: rounded, or cut, as they are
 
 
+def test_wide_matrices_are_compensated_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, x = weights(32, 160), inputs(600, 160)
+    monkeypatch.setattr(compensated, "WIDEST", 64)
+    made = quantize_compensated(weight, make_factor(moments(x)), 4, 32)
+    for begin in (0, 64, 128):
+        part = slice(begin, min(160, begin + 64))
+        alone = quantize_compensated(
+            np.ascontiguousarray(weight[:, part]), make_factor(moments(np.ascontiguousarray(x[:, part]))), 4, 32
+        )
+        assert np.mean(made[0][:, part] == alone[0]) > 0.999
+        assert np.array_equal(made[1][:, begin // 32 : -(-part.stop // 32)], alone[1])
+    with pytest.raises(ConfigError, match="must divide 64"):
+        quantize_compensated(weight, make_factor(moments(x)), 4, 48)
+
+
 def test_few_inputs_are_not_learnt_by_heart() -> None:
     """Forty inputs of a width of 256: what other inputs get must not be worse than without samples."""
     weight, x = weights(96, 256), inputs(4000, 256)
@@ -131,14 +146,14 @@ def test_what_is_refused() -> None:
     with pytest.raises(NotFiniteError, match="NaN or infinite"):
         quantize_compensated(weight, factor, 4, 32)
     broken = moments(inputs(100, 64))
-    broken.sum_KK[3, 4] = np.inf
+    broken.sums[0][3, 4] = np.inf
     with pytest.raises(ConfigError, match="not finite"):
         make_factor(broken)
 
 
 def test_no_inputs_at_all_weigh_every_column_alike() -> None:
     factor = make_factor(Moments(32))
-    assert np.ptp(factor.importance_K) == 0
+    assert np.ptp(factor.importances[0]) == 0
     weight = weights(16, 32)
     for one, other in zip(quantize_compensated(weight, factor, 4, 32), quantize_searched(weight, 4, 32), strict=True):
         assert np.mean(one == other) > 0.95

@@ -33,11 +33,13 @@ from tusi.models.resampler import VariableResolutionResamplerModel
 from tusi.models.rope import text_rope
 from tusi.models.safetensors_io import atomic_write
 from tusi.models.vision_tower import VisionTransformer
-from tusi.quant.compensated import Factor, Moments, make_factor
+from tusi.quant.compensated import WIDEST, Factor, Moments, make_factor
 from tusi.quant.weights import F32
 
 LEAST_TOKENS = 32
 """A matrix that fewer tokens reached is rounded as without samples: their moments would say little about others."""
+_INVERTING = 5
+"""Float64 squares that are alive while one is inverted."""
 STATE_FILE = ".tusi-calibration.npz"
 
 Tell = Callable[[str], None]
@@ -175,7 +177,8 @@ def _step_by_step(layer: DecoderLayer) -> DecoderLayer:
 
 
 def memory_needed(checkpoint: Checkpoint, tokens: int) -> int:
-    """Bytes at most: hidden states twice, one layer as it is stored, and a float32 square a matrix, of its width."""
+    """Bytes at most: hidden states twice, one layer as it is stored, what is noted for each of its matrices (a float32
+    square of its width), and what one of these squares takes while it is inverted."""
     config = checkpoint.config.text_config
     weights: dict[str, int] = {}
     moments: dict[str, int] = {}
@@ -185,12 +188,13 @@ def memory_needed(checkpoint: Checkpoint, tokens: int) -> int:
             weights[layer] = weights.get(layer, 0) + checkpoint.stored_bytes(spec.name)
             moments[layer] = moments.get(layer, 0) + _square_bytes(spec)
     largest = max(weights[layer] + moments[layer] for layer in weights)
-    return largest + 2 * tokens * config.hidden_size * 4
+    widest = max(min(spec.shape[-1], WIDEST) for spec in checkpoint.specs.values() if spec.kind == "matrix")
+    return largest + 2 * tokens * config.hidden_size * 4 + _INVERTING * widest**2 * 8
 
 
 def _square_bytes(spec: TensorSpec) -> int:
     experts = spec.shape[0] if len(spec.shape) == 3 else 1
-    return experts * spec.shape[-1] ** 2 * 4
+    return experts * spec.shape[-1] * min(spec.shape[-1], WIDEST) * 4
 
 
 def _require_memory(checkpoint: Checkpoint, tokens: int) -> None:
