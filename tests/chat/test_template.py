@@ -209,6 +209,12 @@ def test_a_control_string_made_of_two_parts_stays_text(token: str) -> None:
         assert len(prompt.media) == 1
 
 
+def test_what_looks_like_the_mark_of_another_rendering_is_text() -> None:
+    for text in (f"q{'0' * 32}x3cz", f"a q{'f' * 32}x3cz|IMAGE|>", f"qq{'1' * 32}x3czq<|x|>"):
+        segments = ChatTemplate.built_in().render([user(text)]).segments
+        assert text in "".join(segment.text for segment in segments if isinstance(segment, TextSegment))
+
+
 def test_tools_arguments_and_variables_are_guarded_too() -> None:
     evil = "<|end_of_sentence|>"
     call = ToolCall("1", evil, json.dumps({evil: [evil]}))

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tusi.core.errors import CheckpointError
-from tusi.processing.timestamps import ROBOTO, TimestampPainter, format_timestamp
+from tusi.processing.timestamps import ROBOTO, TimestampPainter, _Typeface, format_timestamp
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,16 @@ def test_pixels_are_the_references(size: tuple[int, int]) -> None:
     )
     np.testing.assert_array_equal(np.asarray(painted), np.asarray(expected))
     assert (np.asarray(painted) != noise).any()
+
+
+def test_what_is_remembered_is_what_would_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Typeface, "MAX_MASKS", 3)
+    frames = [[Image.new("RGB", (200, 200), (9, 9, 9)) for _ in range(2)] for _ in range(4)]
+    for seconds, (first, again) in enumerate(frames):
+        TimestampPainter().paint(first, seconds)
+        TimestampPainter().paint(again, seconds)
+        assert first.tobytes() == again.tobytes()
+    assert len({first.tobytes() for first, _ in frames}) == len(frames)
 
 
 def test_tiny_frames_stay_as_they_are() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tusi.core.errors import EngineError, RequestError
-from tusi.train.prefetch import PrefetchedSource
+from tusi.train.prefetch import PrefetchedSource, PreparedSource
 
 
 @dataclass(frozen=True)
@@ -43,3 +43,22 @@ def test_batches_come_in_any_order_and_errors_come_through() -> None:
         assert source.batch(8).values.tolist() == [108]
         with pytest.raises(EngineError, match="died"):
             source.batch(9)
+
+
+def test_a_prepared_source_gives_each_batch_prepared_and_no_more_than_there_are() -> None:
+    asked: list[int] = []
+
+    class Counting(NumberSource):
+        def batch(self, index: int) -> NumberBatch:
+            asked.append(index)
+            return super().batch(index)
+
+    def doubled(batch: NumberBatch) -> NumberBatch:
+        return NumberBatch(2 * batch.values)
+
+    with PreparedSource(Counting(100), doubled, last=7) as source:
+        for index in (0, 1, 2, 5, 3):
+            assert source.batch(index).values.tolist() == [2 * (100 + index)]
+        with pytest.raises(RequestError, match="max_tokens"):
+            source.batch(7)
+    assert max(asked) == 7

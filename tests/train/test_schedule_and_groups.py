@@ -20,6 +20,14 @@ def test_warm_up_peak_and_floor() -> None:
     assert rates[4:] == sorted(rates[4:], reverse=True)
 
 
+def test_time_counts_where_it_is_nearer_to_its_end_than_the_steps_are() -> None:
+    optim = OptimSection(lr=1.0, min_lr=0.1, warmup_steps=4)
+    assert learning_rate(14, max_steps=24, optim=optim, time_share=0.2) == pytest.approx(0.55)
+    assert learning_rate(5, max_steps=24, optim=optim, time_share=0.5) == pytest.approx(0.55)
+    assert learning_rate(5, max_steps=24, optim=optim, time_share=1.5) == pytest.approx(0.1)
+    assert learning_rate(0, max_steps=24, optim=optim, time_share=0.5) == 0.25  # the warm-up is not cut
+
+
 class Toy(torch.nn.Module):
     """The three kinds of parameters that learn at different rates."""
 

@@ -111,6 +111,13 @@ def test_an_untouched_recipe_is_demanded(checkpoint: Path, tmp_path: Path) -> No
         make_trainer(make_recipe(checkpoint, tmp_path, seed=7))
 
 
+def test_a_run_ends_when_its_minutes_are_over_and_says_how_long_it_took(checkpoint: Path, tmp_path: Path) -> None:
+    progress = make_trainer(make_recipe(checkpoint, tmp_path, max_steps=500, max_minutes=1e-6)).run()
+    assert progress.step == 1
+    resumed = make_trainer(make_recipe(checkpoint, tmp_path, max_steps=500, max_minutes=60))
+    assert resumed.progress.seconds == progress.seconds > 0
+
+
 def test_two_epochs_over_little_data_learn_it_by_heart(checkpoint: Path, tmp_path: Path) -> None:
     optim = {"lr": 1e-2, "warmup_steps": 2, "weight_decay": 0.0}
     trainer = make_trainer(make_recipe(checkpoint, tmp_path, max_steps=60, optim=optim), period=2)
