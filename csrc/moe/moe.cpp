@@ -144,7 +144,7 @@ void down_columns(const Call& c, std::int64_t begin, std::int64_t end) {
 // Few tokens wait for memory, and long stretches of an expert's rows come faster; many need room for their sums. But
 // every thread has something to do.
 std::int64_t down_columns_per_item(const MoeArgs& a) {
-  const std::int64_t most = a.tokens <= few_tokens ? 16 : 2, blocks = (a.width + block_rows - 1) / block_rows;
+  const std::int64_t most = a.tokens <= few_tokens ? 4 : 2, blocks = (a.width + block_rows - 1) / block_rows;
   return std::clamp<std::int64_t>(blocks / (2 * num_threads()), 2, most) * block_rows;
 }
 
