@@ -55,10 +55,10 @@ struct AttentionKernels {
 };
 
 struct KvCache {
-  const void* keys;    // [C][S][M][H]
-  const void* values;  // the same
-  const float* key_scales;  // [C][S][M] if int8, else null
-  const float* value_scales;
+  void* keys;         // [C][S][M][H]
+  void* values;       // the same
+  float* key_scales;  // [C][S][M] if int8, else null
+  float* value_scales;
   KvFormat format;
 };
 

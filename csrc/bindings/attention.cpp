@@ -1,11 +1,11 @@
-// Indices are checked here against the arrays they point into: a kernel trusts them.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include "attention/attention.h"
 #include "attention/bf16.h"
 #include "attention/dispatch.h"
-#include "bindings/checks.h"
+#include "attention/layer.h"
+#include "bindings/attention_checks.h"
 #include "bindings/gil.h"
 #include "rotary/rotary.h"
 
@@ -15,175 +15,12 @@ namespace {
 using namespace nb::literals;
 using IsaName = std::optional<std::string>;
 
-std::string at(const char* name, std::int64_t index, std::int64_t value) {
-  return std::string(name) + "[" + std::to_string(index) + "] is " + std::to_string(value);
-}
-
-// bounds[0] == 0, never falling, last == tokens.
-void check_bounds(const View& bounds, std::int64_t tokens) {
-  const std::int32_t* values = in<std::int32_t>(bounds);
-  const std::int64_t count = bounds.shape[0];
-  if (count < 1) refuse_value(std::string(bounds.name) + " is empty; expected a leading 0.");
-  if (values[0] != 0) refuse_value(at(bounds.name, 0, values[0]) + "; expected 0, the first row of q_TNH.");
-  for (std::int64_t i = 1; i < count; ++i) {
-    if (values[i] < values[i - 1]) {
-      refuse_value(at(bounds.name, i, values[i]) + ", less than the " + std::to_string(values[i - 1]) +
-                   " before it; expected running sums of lengths.");
-    }
-  }
-  if (values[count - 1] != tokens) {
-    refuse_value(at(bounds.name, count - 1, values[count - 1]) + "; expected " + std::to_string(tokens) +
-                 ", the rows of q_TNH.");
-  }
-}
-
-void check_request(const View& table, const View& starts, const View& lengths, std::int64_t r, std::int64_t block_size,
-                   std::int64_t cache_blocks) {
-  const std::int64_t seq_len = in<std::int32_t>(lengths)[r];
-  const std::int64_t queries = in<std::int32_t>(starts)[r + 1] - in<std::int32_t>(starts)[r];
-  const std::int64_t width = table.shape[1];
-  if (seq_len < queries || seq_len > width * block_size) {
-    refuse_value(at("seq_lens_R", r, seq_len) + "; expected at least its " + std::to_string(queries) +
-                 " queries and at most the " + std::to_string(width * block_size) +
-                 " tokens that its row of block_table_RB holds.");
-  }
-  const std::int32_t* blocks = in<std::int32_t>(table) + r * width;
-  for (std::int64_t b = 0; b * block_size < seq_len; ++b) {
-    if (blocks[b] < 0 || blocks[b] >= cache_blocks) {
-      refuse_value(at("block_table_RB", r, blocks[b]) + " at column " + std::to_string(b) +
-                   "; expected a block from 0 to " + std::to_string(cache_blocks - 1) + " of the cache.");
-    }
-  }
-}
-
-void check_positive(const View& view) {
-  for (std::size_t i = 1; i < view.shape.size(); ++i) {
-    if (view.shape[i] < 1)
-      refuse_value(std::string(view.name) + " has an empty axis " + std::to_string(i) + "; expected 1 or more.");
-  }
-}
-
-struct Angles {
-  View cos, sin;
-};
-
-Angles check_angles(const In& cos_TP, const In& sin_TP, std::int64_t tokens, std::int64_t head_dim) {
-  if (head_dim % 2 != 0) {
-    refuse_value("the head dim is " + std::to_string(head_dim) + "; expected an even one: pairs are rotated.");
-  }
-  return {check("cos_TP", cos_TP, {Dtype::f32}, {tokens, head_dim / 2}),
-          check("sin_TP", sin_TP, {Dtype::f32}, {tokens, head_dim / 2})};
-}
-
 void run_varlen(const VarlenAttentionArgs& args, bool round_to_bf16, Isa isa) {
   if (round_to_bf16 && select_bf16_attention(isa) != nullptr) {
     varlen_attention_bf16(args, *select_bf16_attention(isa));
   } else {
     varlen_attention(args, select_attention_kernels(isa));
   }
-}
-
-KvFormat format_of(const View& cache) {
-  return cache.dtype == Dtype::f32 ? KvFormat::f32 : cache.dtype == Dtype::u16 ? KvFormat::bf16 : KvFormat::int8;
-}
-
-// The four arrays of a cache; the scales belong to int8 and to nothing else.
-struct CacheViews {
-  View key, value, key_scales, value_scales;
-  bool has_scales;
-
-  std::int64_t slots() const { return key.shape[0] * key.shape[1]; }
-  const float* scales(const View& view) const { return has_scales ? in<float>(view) : nullptr; }
-  KvCache cache() const {
-    return {key.data, value.data, scales(key_scales), scales(value_scales), format_of(key)};
-  }
-};
-
-using Scales = std::optional<Out>;
-
-CacheViews check_cache(const Out& key_cache, const Out& value_cache, const Scales& key_scales,
-                       const Scales& value_scales) {
-  CacheViews views{};
-  views.key = check("key_cache_CSMH", key_cache, {Dtype::f32, Dtype::u16, Dtype::i8}, {any, any, any, any});
-  views.value = check("value_cache_CSMH", value_cache, {views.key.dtype}, {});
-  same_shape(views.value, views.key);
-  check_positive(views.key);
-  views.has_scales = format_of(views.key) == KvFormat::int8;
-  if (key_scales.has_value() != views.has_scales || value_scales.has_value() != views.has_scales) {
-    refuse_value(std::string("key_scales_CSM and value_scales_CSM are ") +
-                 (key_scales || value_scales ? "given" : "None") +
-                 "; an int8 cache needs both, others take neither. Pass what the cache was made with.");
-  }
-  if (!views.has_scales) return views;
-  const std::initializer_list<std::int64_t> shape{views.key.shape[0], views.key.shape[1], views.key.shape[2]};
-  views.key_scales = check("key_scales_CSM", *key_scales, {Dtype::f32}, shape);
-  views.value_scales = check("value_scales_CSM", *value_scales, {Dtype::f32}, shape);
-  return views;
-}
-
-// Nothing that is read may lie where the cache is written, nor keys where values are.
-void check_written(const CacheViews& cache, std::initializer_list<const View*> inputs) {
-  no_overlap(cache.key, cache.value, false);
-  for (const View* input : inputs) {
-    no_overlap(cache.key, *input, false);
-    no_overlap(cache.value, *input, false);
-  }
-}
-
-void check_slots(const View& slots, std::int64_t slot_count) {
-  const std::int64_t* values = in<std::int64_t>(slots);
-  for (std::int64_t t = 0; t < slots.shape[0]; ++t) {
-    if (values[t] < 0 || values[t] >= slot_count) {
-      refuse_value(at("slot_mapping_T", t, values[t]) + "; expected a slot from 0 to " +
-                   std::to_string(slot_count - 1) +
-                   " (block * block size + offset). Leave padding tokens out. Nothing was written.");
-    }
-  }
-}
-
-// Which blocks each request's tokens lie in, and which of the queries are its own.
-struct BatchViews {
-  View table, starts, lengths;
-  std::int64_t requests() const { return lengths.shape[0]; }
-};
-
-BatchViews check_batch(const In& block_table, const In& query_start_loc, const In& seq_lens, std::int64_t tokens,
-                       const View& key) {
-  BatchViews batch{};
-  batch.lengths = check("seq_lens_R", seq_lens, {Dtype::i32}, {any});
-  batch.table = check("block_table_RB", block_table, {Dtype::i32}, {batch.requests(), any});
-  batch.starts = check("query_start_loc_R1", query_start_loc, {Dtype::i32}, {batch.requests() + 1});
-  check_bounds(batch.starts, tokens);
-  for (std::int64_t r = 0; r < batch.requests(); ++r) {
-    check_request(batch.table, batch.starts, batch.lengths, r, key.shape[1], key.shape[0]);
-  }
-  return batch;
-}
-
-void check_groups(const char* name, std::int64_t heads, std::int64_t kv_heads) {
-  if (heads < 1 || heads % kv_heads != 0) {
-    refuse_value(std::string(name) + " has " + std::to_string(heads) + " heads and key_cache_CSMH " +
-                 std::to_string(kv_heads) +
-                 "; expected a multiple, for each KV head serves a group of query heads.");
-  }
-}
-
-PagedAttentionArgs paged_args(const float* q, std::int64_t q_stride, const CacheViews& cache, const BatchViews& batch,
-                              const View& result, double scale) {
-  return {q,
-          q_stride,
-          cache.cache(),
-          in<std::int32_t>(batch.table),
-          in<std::int32_t>(batch.starts),
-          in<std::int32_t>(batch.lengths),
-          out<float>(result),
-          batch.requests(),
-          batch.table.shape[1],
-          cache.key.shape[1],
-          result.shape[1],
-          cache.key.shape[2],
-          cache.key.shape[3],
-          static_cast<float>(scale)};
 }
 
 void paged_attention_op(const In& q_TNH, const Out& key_cache_CSMH, const Out& value_cache_CSMH,
@@ -203,11 +40,13 @@ void paged_attention_op(const In& q_TNH, const Out& key_cache_CSMH, const Out& v
   }
   const AttentionKernels& kernels = select_attention_kernels(choose_isa(isa));
   const ReleasedGil release;
-  paged_attention(paged_args(in<float>(q), q.shape[1] * q.shape[2], cache, batch, result, scale), kernels);
+  PagedAttentionArgs args = paged_args(cache, batch, q.shape[1], scale);
+  args.q = in<float>(q);
+  args.q_stride = q.shape[1] * q.shape[2];
+  args.out = out<float>(result);
+  paged_attention(args, kernels);
 }
 
-// The attention of a decoder layer in one call: qkv_TX holds the query heads, then the key heads, then the value heads
-// of each token. Queries and keys are turned in place, keys and values stored, then the queries attend.
 void rotary_paged_attention_op(const Out& qkv_TX, const In& cos_TP, const In& sin_TP, const In& slot_mapping_T,
                                const Out& key_cache_CSMH, const Out& value_cache_CSMH, const In& block_table_RB,
                                const In& query_start_loc_R1, const In& seq_lens_R, double scale,
@@ -230,15 +69,10 @@ void rotary_paged_attention_op(const Out& qkv_TX, const In& cos_TP, const In& si
   for (const View* input : {&cos, &sin}) no_overlap(qkv, *input, false);
   const AttentionKernels& kernels = select_attention_kernels(choose_isa(isa));
   const ReleasedGil release;
-  float* q = out<float>(qkv);
-  const std::int64_t stride = qkv.shape[1];
-  rotary_interleaved({q, in<float>(cos), in<float>(sin), q, tokens, heads + kv_heads, head_dim, stride});
-  const float* k = q + heads * head_dim;
-  store_kv({k, k + kv_heads * head_dim, stride, in<std::int64_t>(slots), out<void>(cache.key), out<void>(cache.value),
-            cache.has_scales ? out<float>(cache.key_scales) : nullptr,
-            cache.has_scales ? out<float>(cache.value_scales) : nullptr, tokens, kv_heads, head_dim,
-            format_of(cache.key)});
-  paged_attention(paged_args(q, stride, cache, batch, result, scale), kernels);
+  PagedAttentionArgs args = paged_args(cache, batch, heads, scale);
+  args.out = out<float>(result);
+  rotary_paged_attention({out<float>(qkv), in<float>(cos), in<float>(sin), in<std::int64_t>(slots), tokens, args},
+                         kernels);
 }
 
 void varlen_attention_op(const In& q_TNH, const In& k_TNH, const In& v_TNH, const In& cu_seqlens, double scale,

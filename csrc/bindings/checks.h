@@ -89,6 +89,7 @@ T* out(const View& view) {
 Isa choose_isa(const std::optional<std::string>& name);
 
 void bind_attention(nb::module_& m);
+void bind_decoder(nb::module_& m);
 void bind_elementwise(nb::module_& m);
 void bind_gemm(nb::module_& m);
 void bind_moe(nb::module_& m);

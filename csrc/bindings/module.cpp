@@ -10,5 +10,6 @@ NB_MODULE(_native, m) {
   tusi::bindings::bind_moe(m);
   tusi::bindings::bind_elementwise(m);
   tusi::bindings::bind_attention(m);
+  tusi::bindings::bind_decoder(m);
   tusi::bindings::bind_sampling(m);
 }

@@ -1,5 +1,4 @@
-// Experts and pools are objects: their many arrays are checked once, when a model is loaded, not at every layer's call.
-#include "moe/moe.h"
+#include "bindings/moe_handles.h"
 
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
@@ -10,16 +9,33 @@
 #include "bindings/packed.h"
 
 namespace tusi::bindings {
+
+PoolHandle::PoolHandle(const In& weight_ED, const In& bias_E, nb::object handle, nb::object keep)
+    : pool{}, arrays(std::move(keep)), experts(std::move(handle)) {
+  pool.experts = nb::cast<const ExpertsHandle&>(experts).experts;
+  const std::int64_t count = pool.experts.count;
+  pool.router.weight = in<float>(check("weight_ED", weight_ED, {Dtype::f32}, {count, pool.experts.width}));
+  pool.router.bias = in<float>(check("bias_E", bias_E, {Dtype::f32}, {count}));
+}
+
+void check_top_k(const Pool& pool, std::int64_t top_k) {
+  if (top_k < 1 || top_k > pool.experts.count) {
+    refuse_value("each token is to go to " + std::to_string(top_k) + " of " + std::to_string(pool.experts.count) +
+                 " experts; expected 1 to all of them.");
+  }
+}
+
+void check_width(const char* what, const Experts& experts, std::int64_t width) {
+  if (experts.width != width) {
+    refuse_value(std::string(what) + " experts take vectors of " + std::to_string(experts.width) +
+                 "; expected " + std::to_string(width) + ", the width of x_TD.");
+  }
+}
+
 namespace {
 
 using namespace nb::literals;
 using IsaName = std::optional<std::string>;
-
-// Keeps its arrays alive. Stacked arrays have a leading axis of experts.
-struct ExpertsHandle {
-  Experts experts;
-  nb::object arrays;
-};
 
 std::int64_t experts_in(const char* name, const In& array) {
   if (array.ndim() < 1 || array.shape(0) < 1) refuse_value(std::string(name) + " holds no expert.");
@@ -59,33 +75,6 @@ void make_plain(ExpertsHandle* self, const In& gate_up, const In& down, nb::obje
   new (self) ExpertsHandle{{first_of(outer), first_of(back), count, width, inner, inner, stride_of(gate_up, count), 0,
                             stride_of(down, count), 0},
                            std::move(keep)};
-}
-
-struct PoolHandle {
-  Pool pool;
-  nb::object arrays, experts;
-
-  PoolHandle(const In& weight_ED, const In& bias_E, nb::object handle, nb::object keep)
-      : pool{}, arrays(std::move(keep)), experts(std::move(handle)) {
-    pool.experts = nb::cast<const ExpertsHandle&>(experts).experts;
-    const std::int64_t count = pool.experts.count;
-    pool.router.weight = in<float>(check("weight_ED", weight_ED, {Dtype::f32}, {count, pool.experts.width}));
-    pool.router.bias = in<float>(check("bias_E", bias_E, {Dtype::f32}, {count}));
-  }
-};
-
-void check_top_k(const Pool& pool, std::int64_t top_k) {
-  if (top_k < 1 || top_k > pool.experts.count) {
-    refuse_value("each token is to go to " + std::to_string(top_k) + " of " + std::to_string(pool.experts.count) +
-                 " experts; expected 1 to all of them.");
-  }
-}
-
-void check_width(const char* what, const Experts& experts, std::int64_t width) {
-  if (experts.width != width) {
-    refuse_value(std::string(what) + " experts take vectors of " + std::to_string(experts.width) +
-                 "; expected " + std::to_string(width) + ", the width of x_TD.");
-  }
 }
 
 void fill_pools(const PoolHandle* text, const PoolHandle* vision, const ExpertsHandle* shared,

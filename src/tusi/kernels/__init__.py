@@ -21,6 +21,7 @@ from tusi.kernels.attention import (
     store_kv,
     varlen_attention,
 )
+from tusi.kernels.decoder import DecoderStack, LayerKVCache, Matrix, PackedMatrix, PlainMatrix, StackLayer, run_stack
 from tusi.kernels.elementwise import (
     gelu,
     layer_norm,
@@ -54,9 +55,15 @@ from tusi.kernels.runtime import (
 from tusi.kernels.sampling import argmax_rows, draw_rows
 
 __all__ = [
+    "DecoderStack",
     "Experts",
+    "LayerKVCache",
+    "Matrix",
+    "PackedMatrix",
     "PlainExperts",
+    "PlainMatrix",
     "Pool",
+    "StackLayer",
     "argmax_rows",
     "bf16_to_f32",
     "cpu_features",
@@ -82,6 +89,7 @@ __all__ = [
     "rotary_paged_attention",
     "rotary_varlen_attention",
     "round_activations",
+    "run_stack",
     "set_num_threads",
     "silu_and_mul",
     "store_kv",

@@ -131,6 +131,66 @@ class Experts:
 class Pool:
     def __init__(self, weight_ED: NDArray[Any], bias_E: NDArray[Any], experts: Experts, keep: object) -> None: ...
 
+class Matrix:
+    @overload
+    def __init__(
+        self, codes: NDArray[Any], scales: NDArray[Any], rows: int, inner: int, group_size: int, keep: object
+    ) -> None: ...
+    @overload
+    def __init__(self, weight_NK: NDArray[Any], keep: object) -> None: ...
+
+class DecoderLayer:
+    def __init__(
+        self,
+        input_norm_D: NDArray[Any],
+        qkv: Matrix,
+        o: Matrix,
+        post_norm_D: NDArray[Any],
+        text: Pool | None,
+        vision: Pool | None,
+        shared: Experts | None,
+        keep: object,
+    ) -> None: ...
+
+class KVCache:
+    def __init__(
+        self,
+        key_cache_CSMH: NDArray[Any],
+        value_cache_CSMH: NDArray[Any],
+        key_scales_CSM: NDArray[Any] | None,
+        value_scales_CSM: NDArray[Any] | None,
+        keep: object,
+    ) -> None: ...
+
+class DecoderStack:
+    def __init__(
+        self,
+        layers: list[DecoderLayer],
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        top_k: int,
+        eps: float,
+        norm_min: float,
+        activations: str,
+    ) -> None: ...
+
+def run_stack(
+    stack: DecoderStack,
+    caches: list[KVCache],
+    hidden_TD: NDArray[Any],
+    cos_TP: NDArray[Any],
+    sin_TP: NDArray[Any],
+    slot_mapping_T: NDArray[Any],
+    block_table_RB: NDArray[Any],
+    query_start_loc_R1: NDArray[Any],
+    seq_lens_R: NDArray[Any],
+    vision_mask_T: NDArray[Any] | None,
+    scale: float,
+    topk_weights_LTK: NDArray[Any] | None,
+    topk_ids_LTK: NDArray[Any] | None,
+    isa: str | None = None,
+) -> None: ...
 def layer_norm(
     x_TD: NDArray[Any], weight_D: NDArray[Any], bias_D: NDArray[Any], eps: float, out: NDArray[Any]
 ) -> None: ...

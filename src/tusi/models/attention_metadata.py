@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tusi.core.kv_dtype import KVCacheDtype
-from tusi.kernels.reference import KVArray
+from tusi.kernels import LayerKVCache
 
-
-class LayerKVCache(NamedTuple):
-    """Keys and values of one layer: [blocks, block_size, M, H] float32, uint16 holding bfloat16, or int8.
-
-    int8 comes with one float32 scale a token and head, [blocks, block_size, M].
-    """
-
-    key_CSMH: KVArray
-    value_CSMH: KVArray
-    key_scales_CSM: NDArray[np.float32] | None = None
-    value_scales_CSM: NDArray[np.float32] | None = None
+__all__ = ["AttentionMetadata", "LayerKVCache", "empty_kv_cache"]
 
 
 def empty_kv_cache(blocks: int, block_size: int, kv_heads: int, head_dim: int, dtype: KVCacheDtype) -> LayerKVCache:

@@ -7,6 +7,8 @@ angle of 0.006. Knows nothing of weights.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,10 +30,16 @@ def mrope_axes(mrope_section: tuple[int, int, int]) -> NDArray[np.intp]:
     return np.array([1, 2] * ((h + w) // 2) + [0] * t, np.intp)
 
 
+@cache
+def _text_tables(mrope_section: tuple[int, int, int], head_dim: int, rope_theta: float) -> tuple[NDArray[np.intp], F32]:
+    """What does not change from step to step."""
+    return mrope_axes(mrope_section), rope_frequencies(head_dim, rope_theta)
+
+
 def text_rope(position_ids_3T: Positions, config: Ernie4_5_VLMoeTextConfig) -> tuple[F32, F32]:
     """cos_TP and sin_TP for `rotary_interleaved`; position rows are t, h, w."""
-    positions_TP = position_ids_3T[mrope_axes(config.mrope_section)].T
-    return _cos_sin(positions_TP, rope_frequencies(config.head_dim, config.rope_theta))
+    axes_P, inv_freq_P = _text_tables(config.mrope_section, config.head_dim, config.rope_theta)
+    return _cos_sin(position_ids_3T[axes_P].T, inv_freq_P)
 
 
 def vision_rope(grid_thw: tuple[int, int, int], merge_size: int, head_dim: int, theta: float) -> tuple[F32, F32]:

@@ -78,6 +78,10 @@ class _IntegerWeight:
     def to_f32(self) -> F32:
         return self.rows(np.arange(self.n))
 
+    @property
+    def matrix(self) -> kernels.PackedMatrix:
+        return kernels.PackedMatrix(self.codes, self.scales, self.n, self.k, self.group_size)
+
     def unpacked(self) -> tuple[I8, U16 | F32]:
         """Codes [N, K] and scales [N, G]."""
         return kernels.unpack_codes(self.codes, self.scales, self.n, self.k, self.group_size)

@@ -102,6 +102,10 @@ class Weight(Protocol):
     def linear_add(self, x_TK: F32, residual_TN: F32) -> F32:
         """residual + x @ weight.T, in place; returns the residual."""
 
+    @property
+    def matrix(self) -> kernels.Matrix:
+        """The same for `kernels.run_stack`."""
+
     def rows(self, ids_T: I64) -> F32:
         """The rows with these ids -> [T, K]; an embedding look-up."""
 
@@ -162,6 +166,10 @@ class Float32Weight(_Base):
     def _product(self, x_TK: F32, **fused: Any) -> F32:
         return kernels.gemm_f32(x_TK, self.weight_NK, **fused)
 
+    @property
+    def matrix(self) -> kernels.PlainMatrix:
+        return kernels.PlainMatrix(self.weight_NK)
+
     def rows(self, ids_T: I64) -> F32:
         return self.weight_NK[ids_T]
 
@@ -191,6 +199,10 @@ class BFloat16Weight(_Base):
 
     def _product(self, x_TK: F32, **fused: Any) -> F32:
         return kernels.gemm_bf16(x_TK, self.weight_NK, **fused)
+
+    @property
+    def matrix(self) -> kernels.PlainMatrix:
+        return kernels.PlainMatrix(self.weight_NK)
 
     def rows(self, ids_T: I64) -> F32:
         return kernels.bf16_to_f32(self.weight_NK[ids_T])
