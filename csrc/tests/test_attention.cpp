@@ -65,13 +65,13 @@ struct Paged {
     }
   }
 
-  KvCache cache() const {
+  KvCache cache() {
     if (format == KvFormat::f32) return {key.data(), value.data(), nullptr, nullptr, format};
     if (format == KvFormat::bf16) return {key_bits.data(), value_bits.data(), nullptr, nullptr, format};
     return {key_bytes.data(), value_bytes.data(), key_scales.data(), value_scales.data(), format};
   }
 
-  PagedAttentionArgs args(float* out) const {
+  PagedAttentionArgs args(float* out) {
     const std::int64_t requests = static_cast<std::int64_t>(lengths.size());
     return {q.data(),      heads * head_dim, cache(), table.data(), starts.data(), lengths.data(), out,
             requests,      width,            block_size, heads,     kv_heads,      head_dim,       0.25F};

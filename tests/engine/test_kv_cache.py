@@ -15,7 +15,7 @@ def test_a_byte_budget_becomes_blocks_that_take_no_more_than_it(dtype: str) -> N
     config = EngineConfig(kv_cache_bytes=100_000, kv_cache_dtype=dtype)  # type: ignore[arg-type]
     num_blocks = resolve_num_blocks(config, SHAPE)
     caches = allocate_kv_caches(config, SHAPE, num_blocks)
-    total = sum(a.nbytes for cache in caches for a in cache if a is not None)
+    total = sum(a.nbytes for cache in caches for a in cache.arrays if a is not None)
     assert 100_000 - SHAPE.bytes_per_block(config) < total <= 100_000
 
 
