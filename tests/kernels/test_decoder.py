@@ -136,9 +136,7 @@ def test_keys_and_values_must_not_share_memory() -> None:
         ),
     ],
 )
-def test_a_step_whose_arrays_do_not_fit_writes_nothing(
-    changed: dict[str, Any], message: str
-) -> None:
+def test_a_step_whose_arrays_do_not_fit_writes_nothing(changed: dict[str, Any], message: str) -> None:
     untouched = cache()
     with pytest.raises(ValueError, match=message):
         step(stack(layer()), [untouched], **changed)

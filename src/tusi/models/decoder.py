@@ -137,12 +137,12 @@ class TextModel:
 
 
 def native_stack(layers: Sequence[DecoderLayer], config: Ernie4_5_VLMoeTextConfig) -> kernels.DecoderStack | None:
-    """The layers for one native call; None if a feed-forward part has none of its own, or packed matrices disagree on
-    what they do with their input."""
+    """The layers for one native call; None if there are none, or one has no such call of its own, or packed matrices
+    disagree on what they do with their input."""
     parts = [_stack_layer(layer) for layer in layers]
     whole = tuple(part for part in parts if part is not None)
     activations = {weight.activations for layer in layers for weight in _packed(layer)} or {"float32"}
-    if len(whole) < len(parts) or len(activations) > 1:
+    if not whole or len(whole) < len(parts) or len(activations) > 1:
         return None
     return kernels.DecoderStack(
         whole,
