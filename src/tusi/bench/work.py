@@ -130,7 +130,7 @@ def _is_weight(part: object) -> bool:
 def _children(part: object) -> Sequence[Any]:
     if isinstance(part, tuple):
         return part
-    if isinstance(part, kernels.Experts | kernels.Pool):
+    if isinstance(part, kernels.Experts | kernels.PlainExperts | kernels.Pool | kernels.DecoderStack):
         return ()  # the same arrays once more, as one native call wants them
     if is_dataclass(part):
         return [getattr(part, field.name) for field in fields(part)]

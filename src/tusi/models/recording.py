@@ -64,6 +64,10 @@ class Recording:
         self.moments.add(x_TK)
         return self.weight.linear_add(x_TK, residual_TN)
 
+    @property
+    def matrix(self) -> kernels.Matrix:
+        return self.weight.matrix
+
     def rows(self, ids_T: I64) -> F32:
         return self.weight.rows(ids_T)
 
