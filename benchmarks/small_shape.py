@@ -3,7 +3,8 @@
     python benchmarks/small_shape.py [--dtype int4] [--tokens 256] [--profile]
 
 Writes a random checkpoint of the shape once (in the temporary folder), loads it with `LLM`, and lets it continue token
-prompts greedily without an end. Figures are medians of the rounds; a round is `LLM.generate` from call to return.
+prompts greedily without an end, with a KV cache that holds all of them. Figures are medians of the rounds; a round is
+`LLM.generate` from call to return.
 --profile: cProfile of the engine's thread instead, for one sequence.
 """
 
@@ -71,7 +72,9 @@ def main() -> None:
     folder = checkpoint()
     profile = profile_engine() if options.profile else None
     begin = time.perf_counter()
-    with LLM(folder, dtype=options.dtype, max_model_len=2048, max_num_seqs=16) as llm:
+    most = max(options.sequences)
+    num_blocks = most * (options.tokens // 16 + 2)
+    with LLM(folder, dtype=options.dtype, max_model_len=2048, max_num_seqs=most, num_blocks=num_blocks) as llm:
         startup = time.perf_counter() - begin
         print(f"{options.dtype}, {kernels.isa()}, {kernels.num_threads()} threads: load {startup:.2f} s")
         for sequences in options.sequences:
