@@ -195,10 +195,10 @@ void attend_together(std::int64_t first, std::int64_t count, const AttentionKern
   for (const Totals& one : totals) one.write();
 }
 
-// Few blocks and long contexts (one conversation that decodes): the spans of a block go to different threads, those of
-// its `kv_heads` together, and are merged in the same order as ever.
+// Few queries and long contexts (one conversation that decodes): the spans of a block go to different threads, those of
+// `together` neighbours (KV heads of the same queries) to one, and are merged in the same order as ever.
 template <class MakeBlock, class MakeSource>
-void attend_by_spans(std::int64_t blocks, std::int64_t kv_heads, const AttentionKernels& kernels,
+void attend_by_spans(std::int64_t blocks, std::int64_t together, const AttentionKernels& kernels,
                      const MakeBlock& make_block, const MakeSource& make_source) {
   std::int64_t spans = 0, floats = 0, rows = 0;
   for (std::int64_t i = 0; i < blocks; ++i) {
@@ -209,10 +209,10 @@ void attend_by_spans(std::int64_t blocks, std::int64_t kv_heads, const Attention
   }
   std::vector<float> parts(size(blocks * spans * floats));
   std::vector<SpanSum> sums(size(blocks * spans * rows));
-  parallel_for(blocks / kv_heads * spans, [&](std::int64_t piece) {
+  parallel_for(blocks / together * spans, [&](std::int64_t piece) {
     Scratch& buf = scratch();
     const std::int64_t span = piece % spans;
-    for (std::int64_t i = piece / spans * kv_heads; i < (piece / spans + 1) * kv_heads; ++i) {
+    for (std::int64_t i = piece / spans * together; i < (piece / spans + 1) * together; ++i) {
       const Block b = make_block(i);
       if (span >= b.spans()) return;
       const std::int64_t item = i * spans + span;
@@ -338,8 +338,10 @@ void paged_attention(const PagedAttentionArgs& a, const AttentionKernels& kernel
     products += (w.end - w.begin) * a.seq_lens[w.owner] * a.heads * a.head_dim * 2;
     longest = std::max<std::int64_t>(longest, a.seq_lens[w.owner]);
   }
-  if (products > serial_work && blocks < 2 * num_threads() && longest > 4 * key_span) {
-    return attend_by_spans(blocks, a.kv_heads, kernels, make_block, make_source);
+  if (products > serial_work && static_cast<std::int64_t>(work.size()) < num_threads() && longest > key_span) {
+    // The heads of a token lie side by side and come faster together, if that leaves enough pieces to share.
+    const bool many = longest >= 2 * num_threads() * key_span;
+    return attend_by_spans(blocks, many ? a.kv_heads : 1, kernels, make_block, make_source);
   }
   if (static_cast<std::int64_t>(work.size()) >= num_threads()) {
     return parallel_if(products > serial_work, static_cast<std::int64_t>(work.size()), [&](std::int64_t item) {
