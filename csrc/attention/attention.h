@@ -19,6 +19,7 @@ namespace tusi {
 
 constexpr int key_tile = 64;
 constexpr int key_span = 256;
+constexpr int few_rows = 5;  // most rows of accumulate_few
 
 // How keys and values are stored: float32; bfloat16 bits; int8 with one float32 scale a token and head.
 enum class KvFormat : int { f32, bf16, int8 };
@@ -50,6 +51,9 @@ struct AttentionKernels {
   SpanSum (*softmax)(float* s, int valid, int keys);
   // part[r] += sum over j < keys of p[r][j] * v[j]
   void (*accumulate)(const float* p, const float* tile, float* part, int rows, int keys, int width);
+  // The same bits as pack_values and accumulate, for so few rows of p that a tile is not worth writing; head_dim is a
+  // multiple of 16. Null where an ISA has none.
+  void (*accumulate_few)(const float* p, const KvRows& values, float* part, int rows);
   // Takes one row of a span into the total (see above).
   void (*merge)(const float* part, SpanSum span, float* out, SpanSum* total, int width);
 };

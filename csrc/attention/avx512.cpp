@@ -243,6 +243,54 @@ void accumulate_columns(const float* p, const float* v, float* part, int rows, i
   }
 }
 
+// RR rows by four vectors of columns from h on, straight from the stored rows.
+template <KvFormat F, int RR>
+void accumulate_stored(const float* p, const KvRows& kv, float* part, int h, int columns) {
+  constexpr int CC = 4;
+  __m512 sums[RR][CC];
+  for (int r = 0; r < RR; ++r) {
+    for (int c = 0; c < columns; ++c) sums[r][c] = _mm512_loadu_ps(part + r * kv.width + h + c * lanes);
+  }
+  for (int j = 0; j < kv.count; ++j) {
+    for (int c = 0; c < columns; ++c) fetch_next<F>(kv, j, h + c * lanes);
+    __m512 value[CC];
+    for (int c = 0; c < columns; ++c) value[c] = load_sixteen<F>(kv, j, h + c * lanes);
+    for (int r = 0; r < RR; ++r) {
+      const __m512 weight = _mm512_set1_ps(p[r * key_span + j]);
+      for (int c = 0; c < columns; ++c) sums[r][c] = _mm512_fmadd_ps(weight, value[c], sums[r][c]);
+    }
+  }
+  for (int r = 0; r < RR; ++r) {
+    for (int c = 0; c < columns; ++c) _mm512_storeu_ps(part + r * kv.width + h + c * lanes, sums[r][c]);
+  }
+}
+
+template <KvFormat F, int RR>
+void accumulate_rows(const float* p, const KvRows& kv, float* part) {
+  int h = 0;
+  for (; h + 4 * lanes <= kv.width; h += 4 * lanes) accumulate_stored<F, RR>(p, kv, part, h, 4);
+  if (h < kv.width) accumulate_stored<F, RR>(p, kv, part, h, (kv.width - h) / lanes);
+}
+
+template <KvFormat F>
+void accumulate_few_of(const float* p, const KvRows& kv, float* part, int rows) {
+  switch (rows) {
+    case 1: return accumulate_rows<F, 1>(p, kv, part);
+    case 2: return accumulate_rows<F, 2>(p, kv, part);
+    case 3: return accumulate_rows<F, 3>(p, kv, part);
+    case 4: return accumulate_rows<F, 4>(p, kv, part);
+    default: return accumulate_rows<F, 5>(p, kv, part);
+  }
+}
+
+void accumulate_few(const float* p, const KvRows& kv, float* part, int rows) {
+  switch (kv.format) {
+    case KvFormat::f32: return accumulate_few_of<KvFormat::f32>(p, kv, part, rows);
+    case KvFormat::bf16: return accumulate_few_of<KvFormat::bf16>(p, kv, part, rows);
+    case KvFormat::int8: return accumulate_few_of<KvFormat::int8>(p, kv, part, rows);
+  }
+}
+
 void accumulate(const float* p, const float* tile, float* part, int rows, int keys, int width) {
   // 80 columns (the vision tower's heads) are five vectors; other widths go by fours.
   const int step = width % 80 == 0 ? 5 : 4;
@@ -271,6 +319,6 @@ void merge(const float* part, SpanSum span, float* out, SpanSum* total, int widt
 
 }  // namespace
 
-const AttentionKernels attention_kernels = {pack_keys, pack_values, scores, softmax, accumulate, merge};
+const AttentionKernels attention_kernels = {pack_keys, pack_values, scores, softmax, accumulate, accumulate_few, merge};
 
 }  // namespace tusi::avx512

@@ -113,8 +113,13 @@ void attend_span(const Block& b, const AttentionKernels& kernels, const Source& 
     }
   }
   std::fill_n(part, rows * width, 0.0F);
+  const bool few = kernels.accumulate_few != nullptr && rows <= few_rows && width == head_dim;
   for (int t = 0; t < tiles; ++t) {
     const KvRows from = rows_of(tiles + t);
+    if (few) {
+      kernels.accumulate_few(s + t * key_tile, from, part, rows);
+      continue;
+    }
     kernels.pack_values(from, tile);
     kernels.accumulate(s + t * key_tile, tile, part, rows, from.count, width);
   }

@@ -82,6 +82,6 @@ void merge(const float* part, SpanSum span, float* out, SpanSum* total, int widt
 
 }  // namespace
 
-const AttentionKernels attention_kernels = {pack_keys, pack_values, scores, softmax, accumulate, merge};
+const AttentionKernels attention_kernels = {pack_keys, pack_values, scores, softmax, accumulate, nullptr, merge};
 
 }  // namespace tusi::generic
