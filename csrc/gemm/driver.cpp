@@ -13,7 +13,7 @@ namespace {
 constexpr std::int64_t x_block_bytes = 256 * 1024;
 constexpr std::int64_t max_block_tokens = 64;
 // Rows a thread takes at a time: a multiple of every tile's height, small enough to share a narrow matrix fairly.
-constexpr std::int64_t rows_at_a_time = 48;
+constexpr std::int64_t tile_rows = 6, most_rows_at_a_time = 48;
 // Below this many multiplications waking another thread costs more than it gives.
 constexpr std::int64_t serial_work = 64 * 1024;
 
@@ -34,6 +34,12 @@ void finished_tile(const GemmArgs& a, GemmTile tile, std::int64_t t0, std::int64
       out[n] = a.add ? out[n] + value : value;
     }
   }
+}
+
+// A router is 64 rows and one token: taken 48 at a time one thread would read three quarters of it.
+std::int64_t rows_at_a_time(std::int64_t rows, std::int64_t token_blocks) {
+  const std::int64_t fair = rows * token_blocks / (4 * num_threads());
+  return std::clamp(fair / tile_rows * tile_rows, tile_rows, most_rows_at_a_time);
 }
 
 }  // namespace
@@ -68,12 +74,13 @@ void gemm(const GemmArgs& args, GemmTile tile) {
     a.x = values;
   }
   const std::int64_t block_tokens = tokens_at_a_time(inner);
-  const std::int64_t row_blocks = (rows + rows_at_a_time - 1) / rows_at_a_time;
   const std::int64_t token_blocks = (a.tokens + block_tokens - 1) / block_tokens;
+  const std::int64_t step = rows_at_a_time(rows, token_blocks);
+  const std::int64_t row_blocks = (rows + step - 1) / step;
   parallel_if(a.tokens * rows * inner > serial_work, row_blocks * token_blocks, [&](std::int64_t item) {
     const std::int64_t t0 = item / row_blocks * block_tokens;
-    const std::int64_t n0 = item % row_blocks * rows_at_a_time;
-    finished_tile(a, tile, t0, std::min(t0 + block_tokens, a.tokens), n0, std::min(n0 + rows_at_a_time, rows));
+    const std::int64_t n0 = item % row_blocks * step;
+    finished_tile(a, tile, t0, std::min(t0 + block_tokens, a.tokens), n0, std::min(n0 + step, rows));
   });
 }
 
