@@ -4,6 +4,7 @@
 
 NB_MODULE(_native, m) {
   tusi::bindings::install_exit_hook();
+  m.attr("interface") = TUSI_INTERFACE;
   tusi::bindings::bind_runtime(m);
   tusi::bindings::bind_gemm(m);
   tusi::bindings::bind_qgemm(m);

@@ -5,14 +5,17 @@ definition, is the function of the same name in `tusi.kernels.reference`. Knows 
 """
 
 from tusi.core.errors import BackendUnavailable
+from tusi.kernels.interface import check_interface
 
 try:
-    from tusi.kernels import _native  # noqa: F401
+    from tusi.kernels import _native
 except ImportError as error:  # pragma: no cover - an unbuilt checkout
     raise BackendUnavailable(
         f"the native extension tusi.kernels._native cannot be loaded ({error}). It is compiled by `pip install .`; "
         f"in a checkout run `scripts/build` (needs cmake, ninja, nanobind and a C++20 compiler)."
     ) from error
+else:
+    check_interface(_native)
 
 from tusi.kernels.attention import (
     paged_attention,

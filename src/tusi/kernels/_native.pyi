@@ -1,8 +1,14 @@
 # The compiled module (csrc/bindings). Arrays are never converted: wrong dtype or layout is a TypeError, wrong shape,
 # index or overlap a ValueError that names the argument.
+#
+# The module is compiled together with this file and refused beside another one (`interface.py`). Whoever changes what
+# an argument means or how memory is laid out, and no signature, says so here, so that old builds are not used with it.
 from typing import Any, overload
 
 from numpy.typing import NDArray
+
+interface: str
+"""SHA-256 of this file when the module was compiled."""
 
 def active_isa() -> str: ...
 def cpu_features() -> dict[str, bool]: ...
