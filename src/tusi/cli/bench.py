@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,40 +17,19 @@ from tusi.bench.samples import Samples
 from tusi.bench.subject import Subject, load_subject, random_subject
 from tusi.cli import options
 from tusi.cli.console import size_text, stdout_console
+from tusi.cli.weight_formats import AnyFormat, our_name
 from tusi.core.errors import ConfigError
-from tusi.core.types import Activations, WeightFormat, WeightFormatChoice, WeightMemory
+from tusi.core.types import Activations, WeightFormatChoice, WeightMemory
 from tusi.engine.config import EngineConfig
 from tusi.models.shapes import SHAPES
-
-
-class Format(StrEnum):
-    """Weight formats, by the family's names and by ours."""
-
-    auto = "auto"
-    wint4 = "wint4"
-    wint8 = "wint8"
-    int4 = "int4"
-    int8 = "int8"
-    bf16 = "bf16"
-    fp32 = "fp32"
-
-
-_OURS: dict[Format, WeightFormat] = {
-    Format.wint4: "int4",
-    Format.wint8: "int8",
-    Format.int4: "int4",
-    Format.int8: "int8",
-    Format.bf16: "bf16",
-    Format.fp32: "fp32",
-}
 
 
 def bench(
     model: Annotated[str | None, typer.Argument(help="Folder or pulled model; or none, and --shape.")] = None,
     shape: Annotated[str | None, typer.Option(help=f"Random weights of this shape: {', '.join(SHAPES)}.")] = None,
     weight_format: Annotated[
-        Format, typer.Option("--format", help="Weights; auto: as stored, and wint4 for a shape.")
-    ] = Format.auto,
+        AnyFormat, typer.Option("--format", help="Weights; auto: as stored, and wint4 for a shape.")
+    ] = "auto",
     kv_cache_dtype: options.KVCacheDtype = "auto",
     context: Annotated[int, typer.Option(min=64, help="Tokens of the KV cache.")] = 8192,
     prompts: Annotated[str, typer.Option(help="Prompt lengths to prefill; 'none' for none.")] = "512",
@@ -87,7 +65,7 @@ def bench(
         kv_cache_dtype=kv_cache_dtype,
         enable_prefix_caching=False,
     )
-    subject = _subject(model, shape, weight_format, engine_config, weight_memory, activations)
+    subject = _subject(model, shape, our_name(weight_format), engine_config, weight_memory, activations)
     report = measure(subject, plan, engine_config, tell=lambda line: print(f"measuring: {line}", file=sys.stderr))
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
@@ -98,7 +76,7 @@ def bench(
 def _subject(
     model: str | None,
     shape: str | None,
-    weight_format: Format,
+    weight_format: WeightFormatChoice,
     engine_config: EngineConfig,
     memory: WeightMemory | None,
     activations: Activations | None,
@@ -106,18 +84,15 @@ def _subject(
     if model is not None and shape is not None:
         raise ConfigError(f"both a model ({model}) and --shape {shape} are given; a run measures one. Leave one out.")
     if model is not None:
-        dtype: WeightFormatChoice = "auto" if weight_format is Format.auto else _OURS[weight_format]
         return load_subject(
-            model, dtype=dtype, engine_config=engine_config, weight_memory=memory, activations=activations
+            model, dtype=weight_format, engine_config=engine_config, weight_memory=memory, activations=activations
         )
     if memory is not None:
         raise ConfigError(
             "--weight-memory says where packed weights lie; random ones are made in memory. Leave it out."
         )
-    chosen = Format.wint4 if weight_format is Format.auto else weight_format
-    return random_subject(
-        shape or "small", weight_format=_OURS[chosen], engine_config=engine_config, activations=activations
-    )
+    chosen = "int4" if weight_format == "auto" else weight_format
+    return random_subject(shape or "small", weight_format=chosen, engine_config=engine_config, activations=activations)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,23 +13,19 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from tusi.cli.console import size_text, stderr_console, stdout_console
+from tusi.cli.weight_formats import FamilyFormat, bits_of
 from tusi.models.calibration import LEAST_TOKENS, CalibrationSamples
 from tusi.models.hub import resolve_model
 from tusi.models.quantize import quantize_checkpoint
 from tusi.models.quantize_plan import Plan
 
 
-class Format(StrEnum):
-    """The family's names for weight-only quantisation."""
-
-    wint4 = "wint4"
-    wint8 = "wint8"
-
-
 def quantize(
     model: Annotated[str, typer.Argument(help="Folder or pulled model, not yet quantized.")],
     out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or a stopped run to go on with.")],
-    weight_format: Annotated[Format, typer.Option("--format", help="Bits of the decoder's weights, experts included.")],
+    weight_format: Annotated[
+        FamilyFormat, typer.Option("--format", help="Bits of the decoder's weights, experts included.")
+    ],
     group_size: Annotated[
         int, typer.Option(help="Weights that share a scale: 32, or 64 (half a bit less a weight, and coarser).")
     ] = 32,
@@ -73,7 +68,7 @@ def quantize(
             plan = quantize_checkpoint(
                 folder,
                 out,
-                bits=4 if weight_format is Format.wint4 else 8,
+                bits=bits_of(weight_format),
                 group_size=group_size,
                 portable=portable,
                 calibration=_samples(folder, calibration, calibration_samples),

@@ -13,6 +13,7 @@ import typer
 
 from tusi.agent.toolbox import NONE, TOOL_NAMES
 from tusi.cli.session import DType
+from tusi.cli.weight_formats import QUANTIZED
 from tusi.core.env import TUSI_API_KEY
 
 # Asked for by the command lines of other servers, and so here in any case: accepted, with a word about it.
@@ -34,7 +35,6 @@ _DTYPES: Mapping[str, DType] = {
     "float32": "fp32",
     "float": "fp32",
 }
-_QUANTIZATIONS: Mapping[str, DType] = {"wint8": "int8", "int8": "int8", "wint4": "int4", "int4": "int4"}
 
 
 def _refuse(param: typer.CallbackParam, value: object) -> object:
@@ -72,7 +72,7 @@ def choose_dtype(dtype: DType, quantization: str | None) -> DType:
     """What --dtype and --quantization, its name elsewhere, ask for together. Raises typer.BadParameter."""
     if quantization is None:
         return dtype
-    wanted = _QUANTIZATIONS.get(quantization)
+    wanted = QUANTIZED.get(quantization)
     if wanted is None or dtype not in ("auto", "bf16", wanted):
         problem = (
             f"{quantization!r} is not known" if wanted is None else f"it asks for {wanted}, and --dtype for {dtype}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tusi.backends.protocol import Backend, ChatRequest
 from tusi.cli.console import stderr_console
 from tusi.core.errors import ConfigError
-from tusi.core.types import Activations, WeightMemory
+from tusi.core.types import Activations, WeightFormatChoice, WeightMemory
 from tusi.engine.sampling_params import SamplingParams, StructuredOutputsParams
 from tusi.models.embedded import default_model
 
@@ -26,7 +26,7 @@ RANDOM_REMARK = (
     "pictures; it only shows that the installation works. ###"
 )
 _CROWD_TOKENS = 768  # of the KV cache for each of many conversations; those of the world take 100 to 600
-DType = Literal["auto", "fp32", "bf16", "int8", "int4"]
+DType = WeightFormatChoice
 KVDType = Literal["auto", "float32", "bfloat16", "int8"]
 
 
