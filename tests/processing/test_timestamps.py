@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from tusi.core.errors import CheckpointError
-from tusi.processing.timestamps import ROBOTO, TimestampPainter, _Typeface, format_timestamp
+from tusi.processing.text_fonts import ROBOTO
+from tusi.processing.timestamps import TimestampPainter, _Typeface, format_timestamp
 
 
 @pytest.mark.parametrize(

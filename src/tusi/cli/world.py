@@ -29,7 +29,8 @@ def world(
     seed: Annotated[int, typer.Option(help="Seed of the first sample; the others follow.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=400, help="How many samples show draws.")] = 24,
     font: Annotated[
-        Path | None, typer.Option(help="A font with Chinese, for --language zh; only the sheet's captions need it.")
+        Path | None,
+        typer.Option(help="A font with Chinese, if the system has none; only the sheet's captions need it."),
     ] = None,
 ) -> None:
     """Look at the procedural world: pictures, what tools returned, question, thoughts, calls, gold answer.

@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from tusi.core.errors import CheckpointError
+from tusi.processing.text_fonts import ROBOTO
 
-ROBOTO = Path(__file__).parent / "fonts" / "Roboto-Regular.ttf"
 _SIZE_FACTOR = 0.1
 
 

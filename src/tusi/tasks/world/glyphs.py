@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib.resources import as_file, files
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from tusi.processing.text_fonts import ROBOTO
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,15 +27,9 @@ class Ink:
         return int(self.keep_HW1.shape[0])
 
 
-def font_path() -> AbstractContextManager[Path]:
-    """The font that the package ships, as a file for as long as the block lasts."""
-    return as_file(files("tusi.processing") / "fonts" / "Roboto-Regular.ttf")
-
-
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    with font_path() as path:
-        return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(ROBOTO), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=4096)

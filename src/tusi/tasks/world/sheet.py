@@ -1,7 +1,8 @@
 """Contact sheets: samples drawn side by side, so that a person can look at what the model sees.
 
 In: samples. Out: one RGB picture with, for each, the picture or some frames, what the tools returned, the question, the
-thoughts, the calls and the gold answer. Chinese text needs a Chinese font, which the package does not ship: name one.
+thoughts, the calls and the gold answer. Chinese text needs a font with Chinese, which the package does not ship: the
+system's is taken, or one that is named.
 """
 
 from __future__ import annotations
@@ -14,41 +15,31 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tusi.chat.messages import ImagePart, Message, TextPart
-from tusi.core.errors import ConfigError
+from tusi.processing.text_fonts import check_font, writable
 from tusi.tasks.gold import BoxesGold, BoxGold, Gold, PointGold
-from tusi.tasks.world.glyphs import font_path
 from tusi.tasks.world.sample import Clip, Pixels, WorldSample
 
 TILE_WIDTH, PICTURE_HEIGHT, LINE, MARGIN = 470, 200, 15, 8
-TEXT_LINES = 13
+TEXT_LINES, TEXT_SIZE = 13, 12
 MAX_FRAMES = 8
 RED, INK, GREY, GREEN = (200, 30, 30), (20, 20, 20), (110, 110, 110), (0, 110, 40)
 
 
 def contact_sheet(samples: Sequence[WorldSample], *, columns: int = 4, font: Path | None = None) -> Image.Image:
-    """All samples on one sheet, columns a row."""
+    """All samples on one sheet, columns a row. Raises ConfigError for a font that is none."""
+    if font is not None:
+        check_font(font)
     height = 2 * MARGIN + PICTURE_HEIGHT + TEXT_LINES * LINE
     columns = min(columns, max(1, len(samples)))
     rows = -(-len(samples) // columns)
     sheet = Image.new("RGB", (columns * TILE_WIDTH, rows * height), (255, 255, 255))
-    face = _face(font)
     for index, sample in enumerate(samples):
-        tile = _tile(sample, face, height)
+        tile = _tile(sample, font, height)
         sheet.paste(tile, (index % columns * TILE_WIDTH, index // columns * height))
     return sheet
 
 
-def _face(font: Path | None) -> ImageFont.FreeTypeFont:
-    if font is None:
-        with font_path() as path:
-            return ImageFont.truetype(str(path), 12)
-    try:
-        return ImageFont.truetype(str(font), 12)
-    except OSError as error:
-        raise ConfigError(f"cannot read the font {font}: {error}; expected a TrueType or OpenType file") from error
-
-
-def _tile(sample: WorldSample, face: ImageFont.FreeTypeFont, height: int) -> Image.Image:
+def _tile(sample: WorldSample, font: Path | None, height: int) -> Image.Image:
     tile = Image.new("RGB", (TILE_WIDTH, height), (255, 255, 255))
     pen = ImageDraw.Draw(tile)
     x = MARGIN
@@ -60,7 +51,8 @@ def _tile(sample: WorldSample, face: ImageFont.FreeTypeFont, height: int) -> Ima
         x += picture.width + MARGIN
     y = 2 * MARGIN + PICTURE_HEIGHT
     for colour, text in _lines(sample):
-        for line in _wrapped(text, face, TILE_WIDTH - 2 * MARGIN):
+        shown, face, _ = writable(text, TEXT_SIZE, font)
+        for line in _wrapped(shown, face, TILE_WIDTH - 2 * MARGIN):
             if y + LINE <= height:
                 pen.text((MARGIN, y), line, fill=colour, font=face)
             y += LINE
