@@ -305,6 +305,23 @@ def test_language_and_looks_change_at_once_and_last(site: Running, open_page: Op
     assert page.evaluate("getComputedStyle(document.body).colorScheme") == "dark"
 
 
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_colours_follow_the_system_until_somebody_chooses(site: Running, open_page: OpenPage, system: str) -> None:
+    page = open_page(site, color_scheme=system)
+    paper = {"light": "rgb(250, 248, 244)", "dark": "rgb(24, 23, 21)"}
+
+    def ground() -> str:
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    assert ground() == paper[system]
+    page.locator(".settings-button").click()
+    for chosen in ("dark", "light"):
+        page.get_by_label("Appearance").select_option(chosen)
+        shows(page, ground, paper[chosen])
+    page.get_by_label("Appearance").select_option("auto")
+    shows(page, ground, paper[system])
+
+
 def test_settings_reach_the_model(site: Running, open_page: OpenPage, story: StoryBackend) -> None:
     page = open_page(site)
     page.locator(".settings-button").click()
