@@ -50,18 +50,21 @@ void parallel_ranges(std::int64_t count, std::int64_t grain, const F& body) {
 
 namespace detail {
 
-// What one thread has yet to do: items begin..end in one word. The owner takes from the front, others from the back.
+// What one thread has yet to do: units begin..end in one word. The owner takes from the front, others from the back.
 class Span {
  public:
   void set(std::uint32_t begin, std::uint32_t end) { word_.store(pack(begin, end)); }
-  // False when nothing is left.
-  bool take(bool front, std::int64_t* item) {
+  // A third of what is left, at least one unit and at most `most`, or nothing: false.
+  bool take(bool front, std::int64_t most, std::int64_t* first, std::int64_t* last) {
     std::uint64_t word = word_.load();
     for (;;) {
       const auto begin = static_cast<std::uint32_t>(word >> 32), end = static_cast<std::uint32_t>(word);
       if (begin >= end) return false;
-      *item = front ? begin : end - 1;
-      if (word_.compare_exchange_weak(word, front ? pack(begin + 1, end) : pack(begin, end - 1))) return true;
+      const std::uint32_t third = (end - begin) / 3, limit = static_cast<std::uint32_t>(most);
+      const std::uint32_t count = third < 1 ? 1 : third < limit ? third : limit;
+      *first = front ? begin : end - count;
+      *last = *first + count;
+      if (word_.compare_exchange_weak(word, front ? pack(begin + count, end) : pack(begin, end - count))) return true;
     }
   }
 
@@ -72,21 +75,22 @@ class Span {
 
 }  // namespace detail
 
-// As parallel_for, but each thread walks over neighbours: item i is followed by item i + 1 on the same thread, except
-// where a thread that has done its own share helps another from the end of that one's. For items that lie one behind the
-// other in memory, so that the next can be fetched while one is worked on.
+// Calls body(begin, end) for pieces of 0..units, each unit once. A thread walks over its stretch from the front, so that
+// what lies behind a piece in memory can be fetched while the piece is worked on; when it is done it helps another from
+// the end of that one's. Pieces have at most `most` units, as long ones are read fastest, and become shorter towards the
+// end of a stretch, so that all threads end together.
 template <class F>
-void parallel_walk(std::int64_t items, const F& body) {
+void parallel_walk(std::int64_t units, std::int64_t most, const F& body) {
   const std::int64_t threads = num_threads();
   std::vector<detail::Span> spans(static_cast<std::size_t>(threads));
   for (std::int64_t i = 0; i < threads; ++i) {
-    spans[static_cast<std::size_t>(i)].set(static_cast<std::uint32_t>(items * i / threads),
-                                           static_cast<std::uint32_t>(items * (i + 1) / threads));
+    spans[static_cast<std::size_t>(i)].set(static_cast<std::uint32_t>(units * i / threads),
+                                           static_cast<std::uint32_t>(units * (i + 1) / threads));
   }
   parallel_for(threads, [&](std::int64_t self) {
     for (std::int64_t other = 0; other < threads; ++other) {
       detail::Span& span = spans[static_cast<std::size_t>((self + other) % threads)];
-      for (std::int64_t item = 0; span.take(other == 0, &item);) body(item);
+      for (std::int64_t begin = 0, end = 0; span.take(other == 0, most, &begin, &end);) body(begin, end);
     }
   });
 }

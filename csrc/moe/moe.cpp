@@ -12,7 +12,10 @@
 namespace tusi {
 namespace {
 
-constexpr std::int64_t few_tokens = 16;
+// How much a thread takes at a time. Few tokens wait for memory, and long stretches of an expert's rows come faster; of
+// the output many tokens take less, as they need room for their sums.
+constexpr std::int64_t most_items = 4;
+constexpr std::int64_t few_tokens = 16, most_pairs = 8;
 constexpr std::int64_t tile_tokens = 96;  // rows whose intermediate values a thread holds at a time
 
 void route(const Call& c, const Pool& pool, float* weights, std::int32_t* ids) {
@@ -40,7 +43,7 @@ void route_all(const Call& c) {
   }
 }
 
-// Panels of all experts, one behind the other.
+// Columns of all experts, one behind the other, in the smallest pieces that `down` allows.
 void make_items(const MoePlan& plan, std::vector<Item>* items) {
   items->clear();
   for (const Share& share : plan.shares) {
@@ -141,11 +144,16 @@ void down_columns(const Call& c, std::int64_t begin, std::int64_t end) {
   }
 }
 
-// Few tokens wait for memory, and long stretches of an expert's rows come faster; many need room for their sums. But
-// every thread has something to do.
-std::int64_t down_columns_per_item(const MoeArgs& a) {
-  const std::int64_t most = a.tokens <= few_tokens ? 4 : 2, blocks = (a.width + block_rows - 1) / block_rows;
-  return std::clamp<std::int64_t>(blocks / (2 * num_threads()), 2, most) * block_rows;
+// Items begin..end of the list, those of one expert at once.
+void gate_up_items(const Call& c, const std::vector<Item>& items, std::int64_t begin, std::int64_t end) {
+  const auto count = static_cast<std::int64_t>(items.size());
+  for (std::int64_t next = begin; begin < end; begin = next) {
+    Item whole = items[static_cast<std::size_t>(begin)];
+    for (; next < end && items[static_cast<std::size_t>(next)].share == whole.share; ++next) {
+      whole.end = items[static_cast<std::size_t>(next)].end;
+    }
+    gate_up_item(c, whole, next < count ? &items[static_cast<std::size_t>(next)] : nullptr);
+  }
 }
 
 // Room for the intermediate values: rounded by kind, or as they are.
@@ -181,14 +189,16 @@ void moe(const MoeArgs& args, const LinearKernels& kernels) {
   make_plan(args, &work.plan);
   round_input(c);
   make_room(&c);
-  thread_local std::vector<Item> items;
+  thread_local std::vector<Item> own_items;
+  std::vector<Item>& items = own_items;  // of this thread, on every thread
   make_items(work.plan, &items);
-  const Item* list = items.data();
-  const auto count = static_cast<std::int64_t>(items.size());
-  parallel_walk(count, [&](std::int64_t i) { gate_up_item(c, list[i], i + 1 < count ? list + i + 1 : nullptr); });
-  const std::int64_t step = down_columns_per_item(args);
-  parallel_walk((args.width + step - 1) / step,
-                [&](std::int64_t i) { down_columns(c, i * step, std::min((i + 1) * step, args.width)); });
+  parallel_walk(static_cast<std::int64_t>(items.size()), most_items,
+                [&](std::int64_t begin, std::int64_t end) { gate_up_items(c, items, begin, end); });
+  constexpr std::int64_t pair = 2 * block_rows;
+  parallel_walk((args.width + pair - 1) / pair, args.tokens <= few_tokens ? most_pairs : 1,
+                [&](std::int64_t begin, std::int64_t end) {
+                  down_columns(c, begin * pair, std::min(end * pair, args.width));
+                });
 }
 
 }  // namespace tusi

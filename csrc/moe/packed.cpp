@@ -7,8 +7,6 @@
 namespace tusi {
 namespace {
 
-constexpr std::int64_t wanted_columns = 128;
-
 bool same_groups(const PackedMatrix& a, const PackedMatrix& b) {
   return a.group_size == b.group_size && a.zero == b.zero;
 }
@@ -62,10 +60,9 @@ void round_input(const Call& c) {
   }
 }
 
-// Whole blocks and whole groups of `down`, and enough of both that gate's rows and then up's are long stretches of memory.
+// Whole blocks and whole groups of `down`.
 std::int64_t panel_columns(const Experts& experts, const PackedMatrix& down) {
-  const std::int64_t whole = std::lcm(block_rows, down.group_size);
-  return std::min(std::max(whole, wanted_columns / whole * whole), experts.padded_inner);
+  return std::min(std::lcm(block_rows, down.group_size), experts.padded_inner);
 }
 
 // Rows of the sorted list count through all shares; the buffers are apart by kind only for their groups.

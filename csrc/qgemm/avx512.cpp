@@ -159,7 +159,8 @@ void int8_rows(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, std:
 }
 
 // A group of a single row: the integer sum of Chunks chunks (0: of `chunks`). The two halves of a chunk have a sum each,
-// which the processor can work on side by side, and high nibbles stay where they are, 16 times too large.
+// which the processor can work on side by side, and high nibbles stay where they are, 16 times too large. Nobody reads
+// these weights again, so they are asked for past the larger caches: what stays there is the context's keys and values.
 template <bool FourBits, int Chunks>
 __m512i group_of_one(const std::uint8_t* codes, const std::int8_t* x, std::int32_t offset, std::int64_t chunks,
                      const char* ahead) {
@@ -168,8 +169,8 @@ __m512i group_of_one(const std::uint8_t* codes, const std::int8_t* x, std::int32
   __m512i first = _mm512_set1_epi32(offset), last = _mm512_setzero_si512();
 #pragma GCC unroll 8
   for (std::int64_t c = 0; c < count; ++c) {
-    _mm_prefetch(ahead + c * chunk_bytes, _MM_HINT_T0);
-    if (!FourBits) _mm_prefetch(ahead + c * chunk_bytes + 64, _MM_HINT_T0);
+    _mm_prefetch(ahead + c * chunk_bytes, _MM_HINT_NTA);
+    if (!FourBits) _mm_prefetch(ahead + c * chunk_bytes + 64, _MM_HINT_NTA);
     __m512i bytes = _mm512_loadu_si512(codes + c * chunk_bytes);
 #if !defined(TUSI_EMULATE_AVX512)
     asm("" : "+v"(bytes));  // or GCC reads them once for each half, and reading is what is scarce

@@ -12,6 +12,8 @@ namespace {
 constexpr std::int64_t x_block_bytes = 256 * 1024;
 // Below this many multiplications waking another thread costs more than it gives.
 constexpr std::int64_t serial_work = 256 * 1024;
+// Few tokens wait for memory, and a thread that goes on without a look at what the others do reads faster.
+constexpr std::int64_t few_tokens = 16, most_pairs = 4;
 
 // How the product is cut: items are pairs of weight blocks by blocks of tokens.
 struct Plan {
@@ -75,14 +77,17 @@ void multiply_pair(const QgemmArgs& a, std::int64_t pair, std::int64_t t0, std::
 template <class Multiply>
 void on_all_threads(const QgemmArgs& a, const Multiply& multiply) {
   const Plan p = plan(a);
-  const auto item = [&](std::int64_t number) {
-    const std::int64_t t0 = number / p.pairs * p.block_tokens, t1 = std::min(t0 + p.block_tokens, a.tokens);
-    multiply_pair(a, number % p.pairs, t0, t1, multiply);
+  const auto items = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t number = begin; number < end; ++number) {
+      const std::int64_t t0 = number / p.pairs * p.block_tokens, t1 = std::min(t0 + p.block_tokens, a.tokens);
+      multiply_pair(a, number % p.pairs, t0, t1, multiply);
+    }
   };
+  const std::int64_t count = p.pairs * p.token_blocks;
   if (a.tokens * a.weight.rows * a.weight.inner <= serial_work) {
-    for (std::int64_t number = 0; number < p.pairs * p.token_blocks; ++number) item(number);
+    items(0, count);
   } else {
-    parallel_walk(p.pairs * p.token_blocks, item);
+    parallel_walk(count, a.tokens <= few_tokens ? most_pairs : 1, items);
   }
 }
 

@@ -36,6 +36,41 @@ TEST(ranges_cover_everything_once) {
   for (const std::atomic<int>& count : runs) CHECK(count.load() == 1);
 }
 
+// Whether a walk runs each unit once, in pieces of at most `most`.
+bool walk_runs_each_unit_once(std::int64_t units, std::int64_t most) {
+  std::vector<std::atomic<int>> runs(static_cast<std::size_t>(units));
+  std::atomic<bool> fits{true};
+  parallel_walk(units, most, [&](std::int64_t begin, std::int64_t end) {
+    if (begin < 0 || begin >= end || end > units || end - begin > most) fits = false;
+    for (std::int64_t i = begin; i < end; ++i) runs[static_cast<std::size_t>(i)].fetch_add(1);
+  });
+  for (const std::atomic<int>& count : runs) {
+    if (count.load() != 1) return false;
+  }
+  return fits.load();
+}
+
+TEST(a_walk_runs_each_unit_once) {
+  for (const int threads : {1, 2, 3, 7}) {
+    set_num_threads(threads);
+    for (std::int64_t units = 0; units < 120; ++units) {
+      for (const std::int64_t most : {1, 2, 5, 200}) CHECK(walk_runs_each_unit_once(units, most));
+    }
+  }
+}
+
+TEST(a_walk_goes_on_in_long_pieces_and_ends_in_short_ones) {
+  set_num_threads(1);
+  std::vector<std::int64_t> ends;
+  parallel_walk(40, 8, [&](std::int64_t begin, std::int64_t end) {
+    CHECK(begin == (ends.empty() ? 0 : ends.back()));
+    ends.push_back(end);
+  });
+  CHECK(ends.front() == 8);
+  CHECK(ends.back() == 40);
+  CHECK(ends[ends.size() - 2] == 39);
+}
+
 TEST(several_callers_and_a_changing_pool) {
   set_num_threads(3);
   std::atomic<int> wrong{0};

@@ -82,7 +82,7 @@ class TextBench:
             mfu=None if floor is None else Samples.of([floor / s for s in seconds]),
         )
 
-    def decode(self, sequences: int, tokens: int) -> TextResult:
+    def decode(self, sequences: int, tokens: int, beside: Beside | None = None) -> TextResult:
         """`sequences` decoding together, `tokens` each."""
         experts = self._count_experts(sequences)
         context = sequences * (DECODE_PROMPT_TOKENS + tokens / 2)
@@ -92,7 +92,7 @@ class TextBench:
             context_tokens=context,
             kv_bytes_per_token=kv_cache_bytes_per_token(self.model.config, self.core.config.kv_cache_format),
         )
-        beside = Beside()
+        beside = beside or Beside()
         seconds = []
         for _ in range(self.rounds):
             self._start(sequences, tokens)
