@@ -19,6 +19,7 @@ class MediaLimits:
     max_frame_pixels: the same for one frame of a video, as stored.
     max_video_frames: frames that one video may contribute after sampling.
     max_video_seconds, max_source_frames: length of a video before sampling.
+    max_video_index_bytes: memory for the list of all samples that a video's header claims; seen to before it is opened.
     max_listed_frames: pictures in a list that is given as a video, before sampling.
     max_images, max_videos: items in one prompt.
     max_placeholder_tokens: tokens that all media of one prompt may take together; checked before pixels are made.
@@ -39,6 +40,7 @@ class MediaLimits:
     max_video_frames: int = 1024
     max_video_seconds: float = 4 * 3600.0
     max_source_frames: int = 1_000_000
+    max_video_index_bytes: int = 512 * _MIB
     max_listed_frames: int = 4096
     max_images: int = 64
     max_videos: int = 8
@@ -78,6 +80,7 @@ _POSITIVE = (
     "max_video_frames",
     "max_video_seconds",
     "max_source_frames",
+    "max_video_index_bytes",
     "max_listed_frames",
     "max_placeholder_tokens",
     "connect_timeout",

@@ -1,7 +1,7 @@
 """Opens a video container and finds out when its frames are shown, without decoding any.
 
 A binary file and limits go in; an `OpenVideo` or a `VideoIndex` comes out. Nothing that the container claims about its
-duration or frame count is believed: packets are counted.
+duration or frame count is believed: packets are counted, and `video_claims` looks before FFmpeg may believe it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 from tusi.core.errors import UnsupportedMedia
 from tusi.processing.frame_sampling import FrameTimes
 from tusi.processing.limits import MediaLimits, check_limit
+from tusi.processing.video_claims import check_claims
 
 # Closed on purpose: playlists (HLS, DASH, concat) make FFmpeg open other files and URLs.
 _FORMATS: Final = (
@@ -64,6 +65,7 @@ def open_video(file: BinaryIO, limits: MediaLimits, param: str | None) -> Iterat
 
 def index_video(file: BinaryIO, limits: MediaLimits, *, param: str | None = None) -> VideoIndex:
     """Read all packets of the video and list its frames. Raises UnsupportedMedia."""
+    check_claims(file, _FORMATS, limits, param=param)
     with open_video(file, limits, param) as (container, stream):
         if container.duration:
             _check_seconds(container.duration / av.time_base, limits, param)
