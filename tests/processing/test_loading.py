@@ -19,6 +19,7 @@ from tusi.processing.cache import MediaCache
 from tusi.processing.config import ProcessorConfig, VideoConfig
 from tusi.processing.limits import MediaLimits
 from tusi.processing.loading import MediaLoader
+from tusi.processing.sources import KeptFile
 
 CONFIG = ProcessorConfig(video=VideoConfig(min_pixels=784, max_pixels=8 * 784))
 PIXELS = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
@@ -49,6 +50,14 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(loading, "load_image", load_image)
     return sizes
+
+
+def test_an_upload_is_decoded_once_a_prompt(decoded: list[int], tmp_path: Path) -> None:
+    path = tmp_path / "file-1"
+    path.write_bytes(PNG)
+    one = loader()
+    assert one.load(ImagePart(KeptFile(path)), "i") is one.load(ImagePart(KeptFile(path)), "i")
+    assert len(decoded) == 1
 
 
 def test_equal_sources_are_decoded_once_a_prompt(decoded: list[int]) -> None:

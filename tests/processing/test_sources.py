@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.media_server import media_server
 from tusi.core.errors import UnsupportedMedia
 from tusi.processing.limits import MediaLimits
-from tusi.processing.sources import open_source
+from tusi.processing.sources import KeptFile, open_source
 
 DATA = bytes(range(256)) * 4
 ENCODED = base64.b64encode(DATA).decode()
@@ -43,6 +43,7 @@ def test_every_kind_gives_the_same_bytes(path: Path) -> None:
         path,
         str(path),
         path.as_uri(),
+        KeptFile(path),
         DATA,
         bytearray(DATA),
         memoryview(DATA),
@@ -59,7 +60,7 @@ def test_every_kind_gives_the_same_bytes(path: Path) -> None:
 
 def test_size_limit_of_every_kind(path: Path) -> None:
     small = MediaLimits(max_image_bytes=1000)
-    for source in (path, DATA, io.BytesIO(DATA), f"data:image/png;base64,{ENCODED}"):
+    for source in (path, KeptFile(path), DATA, io.BytesIO(DATA), f"data:image/png;base64,{ENCODED}"):
         refused(source, r"over the limit of 1,000 \(max_image_bytes\). Send a smaller file", small)
     assert open_source(DATA, "video", small).read() == DATA
 
@@ -67,6 +68,12 @@ def test_size_limit_of_every_kind(path: Path) -> None:
 def test_local_files_can_be_forbidden(path: Path) -> None:
     for source in (path, str(path), path.as_uri()):
         refused(source, "allow_local_files is off.*data URL", MediaLimits(allow_local_files=False))
+
+
+def test_what_was_uploaded_is_read_all_the_same(path: Path) -> None:
+    assert read(KeptFile(path), MediaLimits(allow_local_files=False)) == DATA
+    path.unlink()
+    refused(KeptFile(path), "cannot be read any more .*Upload it again")
 
 
 def test_local_files_can_be_confined(path: Path, tmp_path: Path) -> None:

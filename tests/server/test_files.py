@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from tests.server.test_chat_completions import data_url, model_of
 from tusi.backends.fake import FakeBackend
 from tusi.chat.messages import ImagePart, VideoPart
 from tusi.core.errors import CapacityError
+from tusi.processing.sources import KeptFile
 from tusi.server.config import ServerConfig
 from tusi.server.state.database import StateFolder
-from tusi.server.state.files import FileStore
+from tusi.server.state.files import FileNotFound, FileStore
 
 PNG = base64.b64decode(data_url((112, 112)).partition(",")[2])
 
@@ -97,7 +99,9 @@ def test_files_of_messages_are_named_by_their_id(fake: FakeBackend, served: Runn
     client.chat.completions.create(model="fake", messages=[{"role": "user", "content": content}])
     parts = fake.requests[-1].messages[0].content[1:]
     assert [type(part) for part in parts] == [ImagePart, VideoPart, ImagePart]
-    assert (parts[0].source, parts[2].source) == (PNG, data_url())  # type: ignore[union-attr]
+    kept, given = parts[0].source, parts[2].source  # type: ignore[union-attr]
+    assert isinstance(kept, KeptFile)  # a message holds no more of an upload than where it lies
+    assert (kept.path.read_bytes(), given) == (PNG, data_url())
     said: Any = [{"type": "input_image", "file_id": picture, "detail": "low"}, {"type": "input_file", "file_id": video}]
     client.responses.create(model="fake", input=[{"role": "user", "content": said}])
     parts = fake.requests[-1].messages[0].content
@@ -141,6 +145,27 @@ def test_parts_that_name_no_picture_are_refused(served: Running, part: object, s
     assert (response.status_code, response.json()["error"]["param"]) == (status, param)
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"P6 2 2 255 " + bytes(12), ImagePart),
+        (b"\0\0\0\x08wide\0\0\0\0mdat", VideoPart),
+        (b"\0\0\0\x18styp" + bytes(20), VideoPart),
+        (b"0&\xb2u\x8ef\xcf\x11" + bytes(20), VideoPart),
+        (b"\x1aE\xdf\xa3" + bytes(20), VideoPart),
+    ],
+    ids=["PPM", "MOV", "MP4 in pieces", "ASF", "Matroska"],
+)
+def test_what_a_file_is_is_seen_from_its_first_bytes(
+    fake: FakeBackend, served: Running, data: bytes, kind: type[ImagePart] | type[VideoPart]
+) -> None:
+    file = served.openai().files.create(file=("x", data), purpose="vision")
+    fake.queue("One.")
+    part: Any = {"type": "file", "file": {"file_id": file.id}}
+    served.openai().chat.completions.create(model="fake", messages=[{"role": "user", "content": [part]}])
+    assert isinstance(fake.requests[-1].messages[0].content[0], kind)
+
+
 def test_a_document_is_refused_with_the_remedy(served: Running) -> None:
     file = served.openai().files.create(file=("x.pdf", b"%PDF-1.7"), purpose="user_data")
     part: Any = {"type": "file", "file": {"file_id": file.id}}
@@ -156,6 +181,23 @@ def test_a_full_store_takes_nothing_more(tmp_path: Path) -> None:
         store.add(source, filename="x", purpose="vision")
         with pytest.raises(CapacityError, match="Delete some"):
             store.add(source, filename="x", purpose="vision")
+
+
+def test_what_has_expired_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FileStore(StateFolder(tmp_path), max_bytes=10)
+    old = store.add(io.BytesIO(bytes(12)), filename="x", purpose="vision", lifetime=3600)
+    monkeypatch.setattr("time.time", lambda: old.created_at + 3601.0)
+    store.add(io.BytesIO(bytes(12)), filename="y", purpose="vision")
+    assert not store.path(old.id).exists()
+
+
+def test_a_file_that_goes_just_now_is_not_there(tmp_path: Path) -> None:
+    store = FileStore(StateFolder(tmp_path))
+    file = store.add(io.BytesIO(b"x"), filename="x", purpose="vision")
+    assert store.head(file.id, 5) == b"x"
+    store.path(file.id).unlink()
+    with pytest.raises(FileNotFound, match="upload it"):
+        store.head(file.id, 5)
 
 
 def test_files_outlive_the_server_until_they_expire(fake: FakeBackend, tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def test_facts(fake: FakeBackend, served: Running) -> None:
     assert facts["models"] == [fake.model]
     assert facts["precision"] is None
     assert facts["max_body_bytes"] == ServerConfig().max_body_bytes
+    assert facts["max_file_bytes"] == ServerConfig().max_file_bytes
 
 
 def test_facts_of_a_local_model(tiny: Running) -> None:

@@ -25,7 +25,7 @@ from tusi.processing.media import (
     process_video_file,
 )
 from tusi.processing.options import ImageOptions, VideoOptions, image_options, video_options
-from tusi.processing.sources import decode_base64, open_source
+from tusi.processing.sources import KeptFile, decode_base64, open_source
 
 _HASH_CHUNK = 1 << 20
 # A picture that the limits allow may take a gigabyte while it is decoded; a server has hundreds of requests at once.
@@ -111,6 +111,8 @@ def _source_key(source: object) -> Hashable:
         return ("bytes", hashlib.sha256(source).digest())
     if isinstance(source, list | tuple):
         return tuple(_source_key(frame) for frame in source)
+    if isinstance(source, KeptFile):
+        return source
     return ("object", id(source))
 
 

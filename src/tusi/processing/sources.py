@@ -1,5 +1,7 @@
 """Turns where a medium comes from (path, URL, data URL, bytes, file object) into an open binary file, within limits.
 
+A `KeptFile` is an upload that this program itself keeps: it is read where it lies, when it is its turn.
+
 Knows nothing of what is in the file; `image` and `video` do. PIL images and arrays never come here.
 """
 
@@ -11,6 +13,7 @@ import io
 import os
 import re
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -25,12 +28,24 @@ _SMALLER = "Send a smaller file, or raise the limit."
 _MAX_FILES = {"image": "max_image_bytes", "video": "max_video_bytes"}
 
 
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A file that this program keeps for whoever uploaded it. Unlike a path in a request it may always be read.
+
+    The same path never holds other bytes.
+    """
+
+    path: Path
+
+
 def open_source(source: object, modality: Modality, limits: MediaLimits, *, param: str | None = None) -> BinaryIO:
     """Return a seekable binary file of the encoded medium. Raises UnsupportedMedia."""
     name = _MAX_FILES[modality]
     if isinstance(source, bytes | bytearray | memoryview):
         _check_size(len(source), name, limits, param)
         return io.BytesIO(bytes(source))
+    if isinstance(source, KeptFile):
+        return _open_kept(source.path, name, limits, param)
     if isinstance(source, os.PathLike):
         return _open_path(Path(os.fsdecode(source)), name, limits, param)
     if isinstance(source, str):
@@ -129,6 +144,21 @@ def _open_path(path: Path, name: str, limits: MediaLimits, param: str | None) ->
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
+
+
+def _open_kept(path: Path, name: str, limits: MediaLimits, param: str | None) -> BinaryIO:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UnsupportedMedia(
+            f"the uploaded file {path.name!r} cannot be read any more ({error.strerror}). Upload it again.", param=param
+        ) from error
+    try:
+        _check_size(os.fstat(file.fileno()).st_size, name, limits, param)
+    except UnsupportedMedia:
+        file.close()
+        raise
+    return file
 
 
 def _check_inside(path: Path, shown: str, limits: MediaLimits, param: str | None) -> None:

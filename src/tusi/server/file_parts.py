@@ -1,4 +1,7 @@
-"""Files in messages, by their id or within the message: they become pictures and videos before the message is read."""
+"""Files in messages, by their id or within the message: they become pictures and videos before the message is read.
+
+An upload stays on disk until it is decoded: a message that names it holds no more than its place.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from tusi.core.errors import RequestError
+from tusi.processing.sources import KeptFile
 from tusi.server.state.files import FileStore
 
 _PICTURE = re.compile(
-    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(?:heic|heix|mif1|avif|avis)", re.DOTALL
+    rb"\x89PNG\r\n|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|P[1-6]\s|RIFF....WEBP|....ftyp(?:heic|heix|mif1|avif|avis)",
+    re.DOTALL,
 )
-_VIDEO = re.compile(rb"....ftyp|....moov|\x1aE\xdf\xa3|RIFF....AVI |\0\0\x01[\xba\xb3]|FLV\x01|OggS|\x47", re.DOTALL)
+# MP4 and MOV begin with any of several boxes; the last ones are Matroska, ASF, AVI, MPEG, FLV, Ogg and MPEG-TS.
+_VIDEO = re.compile(
+    rb"....(?:ftyp|styp|moov|moof|mdat|wide|free|skip|pnot)|\x1aE\xdf\xa3|0&\xb2u\x8ef\xcf\x11|RIFF....AVI "
+    rb"|\0\0\x01[\xba\xb3]|FLV\x01|OggS|\x47",
+    re.DOTALL,
+)
+_HEAD_BYTES = 64
 _DATA_URL = re.compile(r"data:(image|video)/", re.IGNORECASE)
 _TYPES = ("file", "input_file", "input_image", "input_video")
 _FIELDS = ("file_id", "file_data", "file_url", "filename", "detail")
@@ -66,11 +77,12 @@ class FileParts:
         return _given(source, body, f"{param}.{sources[0]}")
 
     def _stored(self, file_id: str, body: Mapping[str, Any], param: str) -> dict[str, Any]:
-        data = self._files.read(file_id, param=param)
-        if _PICTURE.match(data):
-            return _medium("image", data, body)
-        if _VIDEO.match(data):
-            return _medium("video", data, body)
+        head = self._files.head(file_id, _HEAD_BYTES, param=param)
+        kept = KeptFile(self._files.path(file_id))
+        if _PICTURE.match(head):
+            return _medium("image", kept, body)
+        if _VIDEO.match(head):
+            return _medium("video", kept, body)
         raise RequestError(
             f"{param}: file {file_id!r} is neither a picture nor a video that is known here. Send the text of a "
             "document as text, or its pages as pictures.",

@@ -41,6 +41,7 @@ def router(generator: Generator) -> APIRouter:
             "max_model_len": generator.facts.max_model_len,
             "can_switch_thinking": generator.facts.can_switch_thinking,
             "max_body_bytes": generator.config.max_body_bytes,
+            "max_file_bytes": generator.config.max_file_bytes,
         }
 
     return routes

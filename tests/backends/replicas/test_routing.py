@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from tusi.backends.local.prompts import TextPrompt
 from tusi.backends.protocol import ChatRequest
 from tusi.backends.replicas.routing import CHUNK, Prefix, Router, chat_prefixes, text_prefixes
 from tusi.chat.messages import ImagePart, Message, TextPart, VideoPart
+from tusi.processing.sources import KeptFile
 
 SYSTEM = Message(role="system", content=(TextPart("Be brief."),))
 
@@ -80,7 +83,7 @@ def test_other_prompts_have_other_keys(other: ChatRequest) -> None:
 
 def test_media_count_and_what_cannot_be_told_apart_ends_the_chain() -> None:
     image = Image.new("RGB", (4, 4))
-    for source in ("data:image/png;base64,AAAA", b"\x89PNG", image, np.zeros((2, 2, 3), np.uint8)):
+    for source in ("data:image/png;base64,AAAA", b"\x89PNG", image, np.zeros((2, 2, 3), np.uint8), KeptFile(Path("x"))):
         prefixes = chat_prefixes(request(user("What?", source), user("And?")))
         assert [prefix.size for prefix in prefixes] == [4005, 4009]
     video = Message(role="user", content=(VideoPart([image, image]),))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tusi.backends.local.prompts import TextPrompt
 from tusi.backends.protocol import ChatRequest
 from tusi.chat.messages import Message, TextPart
+from tusi.processing.sources import KeptFile
 
 CHUNK = 2048
 MEDIUM_SIZE = 4000
@@ -123,5 +124,7 @@ def _source_bytes(source: object) -> bytes | None:
         return source.encode("utf-8", "surrogatepass")
     if isinstance(source, bytes | bytearray):
         return bytes(source)
+    if isinstance(source, KeptFile):
+        return str(source.path).encode("utf-8", "surrogatepass")
     to_bytes = getattr(source, "tobytes", None)  # PIL images, arrays
     return to_bytes() if callable(to_bytes) else None

@@ -103,21 +103,21 @@ class FileStore:
         if row is None or (row["expires_at"] is not None and row["expires_at"] <= time.time()):
             if row is not None:
                 self._drop(file_id)
-            raise FileNotFound(
-                f"there is no file {file_id[:80]!r}. It was deleted, has expired, or was given to another server; "
-                "upload it to /v1/files.",
-                param=param,
-            )
+            raise _not_found(file_id, param)
         return StoredFile(**dict(row))
 
     def path(self, file_id: str) -> Path:
         """Where the bytes of a file are. The id must be one that get has found."""
         return self._folder / file_id
 
-    def read(self, file_id: str, *, param: str | None = None) -> bytes:
-        """The bytes. Raises FileNotFound."""
+    def head(self, file_id: str, size: int, *, param: str | None = None) -> bytes:
+        """Its first bytes. Raises FileNotFound."""
         self.get(file_id, param=param)
-        return self.path(file_id).read_bytes()
+        try:
+            with self.path(file_id).open("rb") as file:
+                return file.read(size)
+        except FileNotFoundError:  # deleted just now
+            raise _not_found(file_id, param) from None
 
     def list(self, *, purpose: str | None = None, newest_first: bool = True) -> list[StoredFile]:
         """All that have not expired."""
@@ -151,6 +151,7 @@ class FileStore:
         self.path(file_id).unlink(missing_ok=True)
 
     def _check_room(self) -> None:
+        self._drop_expired()
         with self._state.transaction() as database:
             total = database.execute("SELECT coalesce(sum(bytes), 0) FROM files").fetchone()[0]
         if total >= self._max_bytes:
@@ -158,6 +159,13 @@ class FileStore:
                 f"files of {total:,} bytes are stored here, and there is room for {self._max_bytes:,}. Delete some.",
                 retry_after=60.0,
             )
+
+    def _drop_expired(self) -> None:
+        """A server that runs for months must not keep what nobody asks for any more."""
+        with self._state.transaction() as database:
+            rows = database.execute("SELECT id FROM files WHERE expires_at <= ?", (int(time.time()),)).fetchall()
+        for row in rows:
+            self._drop(row["id"])
 
     def _writing(self, file_id: str) -> _Replacing:
         return _Replacing(self.path(file_id))
@@ -171,6 +179,14 @@ class FileStore:
         for path in self._folder.iterdir():
             if path.name not in known and now - path.stat().st_mtime > _STALE_SECONDS:
                 path.unlink(missing_ok=True)
+
+
+def _not_found(file_id: str, param: str | None) -> FileNotFound:
+    return FileNotFound(
+        f"there is no file {file_id[:80]!r}. It was deleted, has expired, or was given to another server; "
+        "upload it to /v1/files.",
+        param=param,
+    )
 
 
 class _Replacing:
