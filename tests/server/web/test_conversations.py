@@ -171,7 +171,7 @@ def test_a_deletion_is_final_once_nobody_takes_it_back(site: Running, open_page:
     count = """new Promise((resolve) => {
       const opening = indexedDB.open("tusi");
       opening.onsuccess = () => {
-        const names = ["conversations", "nodes", "media"];
+        const names = ["conversations", "nodes", "media", "uploads"];
         const transaction = opening.result.transaction(names);
         const counts = names.map((name) => transaction.objectStore(name).count());
         transaction.oncomplete = () => resolve(counts.reduce((sum, one) => sum + one.result, 0));

@@ -5,15 +5,12 @@ import { readEvents } from "./sse.js";
 
 /**
  * kind: unauthorized, busy, too_large, refused, server, unreachable, cut. message: what the server said, "" if nothing.
- * retryAfter: seconds, if the server named them.
+ * retryAfter: seconds, if the server named them. param, code: which field was at fault and the reason, as it calls them.
  */
 export class ApiError extends Error {
-  constructor(kind, message, { status = null, retryAfter = null, param = null } = {}) {
+  constructor(kind, message, { status = null, retryAfter = null, param = null, code = null } = {}) {
     super(message);
-    this.kind = kind;
-    this.status = status;
-    this.retryAfter = retryAfter;
-    this.param = param;
+    Object.assign(this, { kind, status, retryAfter, param, code });
   }
 }
 
@@ -55,6 +52,39 @@ export class Api {
     if (!isDone) throw new ApiError("cut", "");
   }
 
+  /**
+   * Uploads a file that lies there for `lifetime` seconds: {file, expires}, its name there and when it goes (milliseconds;
+   * null: never). onProgress is told how much has been sent, 0 to 1. Raises ApiError; AbortError if the signal says so.
+   */
+  upload(blob, name, { lifetime, signal, onProgress }) {
+    const form = new FormData();
+    form.append("purpose", "vision");
+    form.append("expires_after[anchor]", "created_at");
+    form.append("expires_after[seconds]", String(lifetime));
+    form.append("file", blob, name || "picture");
+    // fetch tells nothing of how far it is.
+    const request = new XMLHttpRequest();
+    return new Promise((resolve, reject) => {
+      request.open("POST", address("v1/files"));
+      for (const [header, value] of Object.entries(this.#headers())) request.setRequestHeader(header, value);
+      request.upload.onprogress = ({ loaded, total }) => total && onProgress(loaded / total);
+      request.onerror = () => reject(new ApiError("unreachable", ""));
+      request.onabort = () => reject(signal.reason);
+      request.onload = () => {
+        const body = parsed(request.responseText);
+        if (request.status !== 200) reject(errorOf(request.status, body, request.getResponseHeader("Retry-After")));
+        else resolve({ file: body.id, expires: body.expires_at === null ? null : body.expires_at * 1000 });
+      };
+      signal.addEventListener("abort", () => request.abort(), { once: true });
+      request.send(form);
+    });
+  }
+
+  /** Deletes an uploaded file. Raises ApiError. */
+  async deleteFile(file) {
+    await this.#fetch(`v1/files/${encodeURIComponent(file)}`, { method: "DELETE" });
+  }
+
   async #optional(path) {
     try {
       return await this.#json(path);
@@ -70,35 +100,54 @@ export class Api {
   }
 
   async #fetch(path, options) {
-    const headers = { ...options.headers };
-    if (this.#key) headers.Authorization = `Bearer ${this.#key}`;
+    const headers = { ...options.headers, ...this.#headers() };
     let response;
     try {
-      // Relative to the page, so that it also works below a path of a reverse proxy.
-      response = await fetch(new URL(path, document.baseURI), { ...options, headers, credentials: "omit" });
+      response = await fetch(address(path), { ...options, headers, credentials: "omit" });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ApiError("unreachable", "");
     }
     if (response.ok) return response;
-    throw await fromResponse(response);
+    throw errorOf(response.status, parsed(await response.text()), response.headers.get("Retry-After"));
+  }
+
+  #headers() {
+    return this.#key ? { Authorization: `Bearer ${this.#key}` } : {};
   }
 }
 
-async function fromResponse(response) {
-  let detail = {};
+/** An error as it is kept with the answer that ended in it. */
+export function describe(error) {
+  if (error instanceof ApiError) return { kind: error.kind, message: error.message, param: error.param };
+  console.error(error);
+  return { kind: "page", message: String(error.message ?? error), param: null };
+}
+
+// Relative to the page, so that it also works below a path of a reverse proxy.
+function address(path) {
+  return new URL(path, document.baseURI);
+}
+
+// {} for what is not JSON: a proxy's page, which says nothing to a person.
+function parsed(text) {
   try {
-    detail = (await response.json()).error ?? {};
+    return JSON.parse(text) ?? {};
   } catch {
-    // not JSON: a proxy's page, which says nothing to a person
+    return {};
   }
+}
+
+function errorOf(status, body, retryAfter) {
+  const detail = body.error ?? {};
   const kinds = { 401: "unauthorized", 403: "refused", 413: "too_large", 429: "busy" };
-  const kind = kinds[response.status] ?? (response.status === 503 ? "busy" : response.status >= 500 ? "server" : "refused");
-  const after = Number.parseFloat(response.headers.get("Retry-After") ?? "");
+  const kind = kinds[status] ?? (status === 503 ? "busy" : status >= 500 ? "server" : "refused");
+  const after = Number.parseFloat(retryAfter ?? "");
   return new ApiError(kind, detail.message ?? "", {
-    status: response.status,
+    status,
     retryAfter: Number.isFinite(after) ? after : null,
     param: detail.param ?? null,
+    code: detail.code ?? null,
   });
 }
 

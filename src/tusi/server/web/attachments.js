@@ -1,9 +1,23 @@
-// The row of pictures and videos that go with a message: picked, dropped or pasted, and taken away again.
+// The row of pictures and videos that go with a message: picked, dropped or pasted, and taken away again. Each shows how
+// much of it has been sent while that is under way.
 
 import { h, icon, iconButton, setChildren } from "./dom.js";
 import { t } from "./i18n.js";
 import { fromFile } from "./media.js";
 import { mediumUrl } from "./picture.js";
+
+/** Lets every row show how far its media are. Called once. */
+export function showUploads(chat) {
+  chat.on("upload", (id) => {
+    const bars = document.querySelectorAll(`progress[data-upload="${CSS.escape(id)}"]`);
+    for (const bar of bars) setProgress(bar, chat.uploads.progress(id));
+  });
+}
+
+function setProgress(bar, progress) {
+  bar.hidden = progress === null;
+  bar.value = progress ?? 0;
+}
 
 export class Attachments {
   #records = [];
@@ -79,6 +93,8 @@ export class Attachments {
       this.show(this.#records.filter((other) => other.id !== record.id));
       this.onRemove(record.id);
     };
-    return h("li", {}, preview, iconButton("close", t("detach", { name: record.name }), remove, { class: "detach" }));
+    const bar = h("progress", { class: "upload", max: "1", "aria-label": t("uploadOf", { name: record.name }), data: { upload: record.id } });
+    setProgress(bar, this.chat.uploads.progress(record.id));
+    return h("li", {}, preview, bar, iconButton("close", t("detach", { name: record.name }), remove, { class: "detach" }));
   }
 }

@@ -2,19 +2,19 @@
 // what has changed to those who listen, and they look.
 //
 // Events: list (the conversations), open (another one is shown), path (its messages), node (id: one of them), say (event,
-// answer: for people who cannot see it).
+// answer: for people who cannot see it), upload (id: how much of a medium has been sent), unsent (record, error).
 
-import { Api, ApiError } from "./api.js";
+import { Api, describe } from "./api.js";
 import { endAnswer, isEmpty, newAnswer, takeChunk } from "./answer.js";
+import { emptyConversation, opened, tab, titleOf } from "./conversations.js";
 import { newId } from "./ids.js";
-import { fromDataUrl, toPart, withSize } from "./media.js";
+import { fromDataUrl, withSize } from "./media.js";
 import { settings } from "./settings.js";
-import { Tree } from "./tree.js";
-import { requestBody } from "./wire.js";
+import { checkSize, Uploads } from "./uploads.js";
+import { mediaOf, requestBody } from "./wire.js";
 
 const SAVE_EVERY = 300; // milliseconds, while an answer comes
 const MAX_BUSY = 8;
-const TITLE_LENGTH = 60;
 const DELETED_FOR = 60_000;
 
 export class Chat {
@@ -29,6 +29,8 @@ export class Chat {
   constructor(store, api = new Api()) {
     this.store = store;
     this.api = api;
+    const limit = () => this.description?.facts.max_file_bytes ?? null;
+    this.uploads = new Uploads(store, api, { limit, onProgress: (id) => this.emit("upload", id) });
     if (this.#channel) this.#channel.onmessage = ({ data }) => this.#hear(data);
   }
 
@@ -90,6 +92,7 @@ export class Chat {
     if (!this.conversations.get(id)?.deleted) return;
     this.conversations.delete(id);
     this.#open.delete(id);
+    await this.uploads.removeOf(id);
     await this.store.remove(id);
   }
 
@@ -107,6 +110,7 @@ export class Chat {
     const { conversation, media } = await this.#load(record.conversation);
     media.set(record.id, record);
     conversation.draftMedia = [...conversation.draftMedia, record.id];
+    this.#uploadAhead(record);
     await this.store.put("media", record);
     await this.#keepConversation(conversation);
   }
@@ -115,13 +119,20 @@ export class Chat {
     const { conversation } = this.current;
     conversation.draftMedia = conversation.draftMedia.filter((other) => other !== id);
     await this.#keepConversation(conversation);
-    await this.store.removeMedium(id);
+    await this.store.removeOne("media", id);
+    await this.uploads.remove([id]);
   }
 
   /** Keeps a record that is not attached to what is about to be sent (a message that is edited gets it). */
   async keepMedium(record) {
     this.current.media.set(record.id, record);
+    this.#uploadAhead(record);
     await this.store.put("media", record);
+  }
+
+  // While the message is still being written. What goes wrong is tried again with the message, and told then.
+  #uploadAhead(record) {
+    this.uploads.fileOf(record).catch((error) => this.emit("unsent", record, error));
   }
 
   // ---- asking
@@ -172,6 +183,13 @@ export class Chat {
     this.#running.get(id)?.hurry();
   }
 
+  /** What an answer waits for: {name, progress} of the medium that is being sent; null if it is none. */
+  sending(id) {
+    const record = this.#running.get(id)?.sending ?? null;
+    const progress = record && this.uploads.progress(record.id);
+    return progress === null ? null : { name: record.name, progress };
+  }
+
   isRunning(id = null) {
     if (id !== null) return this.#running.has(id);
     return this.current !== null && this.current.tree.path().some((node) => this.#running.has(node.id));
@@ -199,7 +217,7 @@ export class Chat {
 
   async #run(open, answer) {
     const controller = new AbortController();
-    const run = { controller, hurry: () => {} };
+    const run = { controller, hurry: () => {}, sending: null };
     this.#running.set(answer.id, run);
     this.emit("node", answer.id);
     const saver = this.#saver(answer);
@@ -221,7 +239,7 @@ export class Chat {
     const { signal } = run.controller;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await this.#once(open, answer, signal, saver);
+        return await this.#once(open, answer, run, saver);
       } catch (error) {
         if (error.kind !== "busy" || !isEmpty(answer) || attempt >= MAX_BUSY) throw error;
         const seconds = Math.min(error.retryAfter ?? 2 ** attempt, 60);
@@ -234,16 +252,28 @@ export class Chat {
     }
   }
 
-  async #once(open, answer, signal, saver) {
+  async #once(open, answer, run, saver) {
     await saver(true); // before anything is asked: what was said is on disk
     if (this.description === null) await this.describe();
     const path = open.tree.path(answer.parent);
-    const loadMedia = async (id) => {
-      const record = await this.#medium(open, id);
-      return record ? toPart(record) : null;
+    try {
+      await this.#stream(open, path, answer, run, saver);
+    } catch (error) {
+      if (error.code !== "file_not_found" || !isEmpty(answer)) throw error;
+      await this.uploads.lost(mediaOf(path)); // the server was started anew, or has deleted them
+      await this.#stream(open, path, answer, run, saver);
+    }
+  }
+
+  async #stream(open, path, answer, run, saver) {
+    const { signal } = run.controller;
+    const fileOf = async (id) => {
+      run.sending = await this.#medium(open, id);
+      return run.sending ? this.uploads.fileOf(run.sending, signal) : null;
     };
-    const body = await requestBody(path, { model: this.model(), settings: settings(), offered: this.offered(), loadMedia });
-    checkSize(body, this.description.facts.max_body_bytes);
+    const body = await requestBody(path, { model: this.model(), settings: settings(), offered: this.offered(), fileOf });
+    run.sending = null;
+    checkSize(new Blob([JSON.stringify(body)]).size, this.description.facts.max_body_bytes);
     const keepMedia = (url) => this.#keepCrop(open, answer.conversation, url);
     for await (const chunk of this.api.chat(body, signal)) {
       for (const event of takeChunk(answer, chunk, Date.now(), keepMedia)) this.emit("say", event, answer);
@@ -352,43 +382,6 @@ export class Chat {
     const path = this.current.tree.path();
     return path.length ? path[path.length - 1].id : null;
   }
-}
-
-function emptyConversation(id) {
-  const now = Date.now();
-  return { id, title: "", isNamed: false, created: now, updated: now, selected: {}, draftMedia: [], deleted: false };
-}
-
-function opened(conversation, nodes, media) {
-  const byId = new Map(media.map((record) => [record.id, record]));
-  return { conversation, tree: new Tree(nodes, conversation.selected), media: byId };
-}
-
-function tab() {
-  try {
-    sessionStorage.tusiTab ??= newId();
-    return sessionStorage.tusiTab;
-  } catch {
-    return "only";
-  }
-}
-
-function titleOf(text, medium) {
-  const line = text.trim().split("\n")[0] || medium?.name || "";
-  const characters = [...line];
-  return characters.length > TITLE_LENGTH ? `${characters.slice(0, TITLE_LENGTH - 1).join("")}…` : line;
-}
-
-function describe(error) {
-  if (error instanceof ApiError) return { kind: error.kind, message: error.message, param: error.param };
-  console.error(error);
-  return { kind: "page", message: String(error.message ?? error), param: null };
-}
-
-function checkSize(body, limit) {
-  if (!limit) return;
-  const size = JSON.stringify(body).length; // data URLs are ASCII, and they are what is large
-  if (size > limit) throw new ApiError("too_large", "", { param: `${Math.ceil(size / 2 ** 20)}/${Math.floor(limit / 2 ** 20)}` });
 }
 
 // Waits; run.hurry ends it early, the signal with an error.

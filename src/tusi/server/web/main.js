@@ -2,6 +2,7 @@
 
 import { answerText } from "./answer.js";
 import { ApiError } from "./api.js";
+import { showUploads } from "./attachments.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { ConversationView } from "./conversation.js";
@@ -113,6 +114,11 @@ function notice(text, { action = null, onAction = () => {}, onEnd = () => {} } =
   setTimeout(() => end(onEnd), NOTICE_TIME);
 }
 
+// Other errors may pass until the message is sent, and are shown with its answer.
+function unsent({ name }, { kind, param }) {
+  if (kind === "too_large" && param) notice(t("tooLarge", { name, sizes: param }));
+}
+
 // What somebody who does not see the page is told of an answer that comes.
 function say(event, answer) {
   if (answer.conversation !== chat.current.conversation.id) return;
@@ -160,9 +166,11 @@ function takeDrops() {
 async function start() {
   setChildren(document.body, [skip, sidebar.element, veil, main, drop, notices, live]);
   linkMarks(document.body);
+  showUploads(chat);
   takeDrops();
   addEventListener("keydown", onKey);
   chat.on("notice", notice);
+  chat.on("unsent", unsent);
   chat.on("key", () => askKey());
   chat.on("server", () => topbar.setState("ready"));
   chat.on("open", () => remember(chat.current.conversation.id));

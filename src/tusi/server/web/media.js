@@ -1,4 +1,4 @@
-// Pictures and videos: from what was dropped, pasted or picked to records that can be kept, and to what is sent.
+// Pictures and videos: from what was dropped, pasted or picked to records that can be kept.
 
 import { newId } from "./ids.js";
 
@@ -35,14 +35,6 @@ export function fromDataUrl(url, conversation) {
 /** The record with its size, once a browser has looked at it. */
 export async function withSize(record) {
   return { ...record, ...(await measuredPicture(record.blob)) };
-}
-
-/** What is sent for a record. */
-export async function toPart(record) {
-  const url = await dataUrl(record.blob);
-  return record.kind === "video"
-    ? { type: "video_url", video_url: { url } }
-    : { type: "image_url", image_url: { url } };
 }
 
 export function dataUrl(blob) {

@@ -3,7 +3,8 @@
 // `onTrouble` is told once.
 
 const NAME = "tusi";
-const STORES = { conversations: [], nodes: ["conversation"], media: ["conversation"] };
+const VERSION = 2; // 1 had no uploads
+const STORES = { conversations: [], nodes: ["conversation"], media: ["conversation"], uploads: ["conversation"] };
 
 export class Store {
   #db = null;
@@ -58,11 +59,11 @@ export class Store {
     }
   }
 
-  /** Forgets a medium that no message has. */
-  async removeMedium(id) {
-    this.#memory.get("media").delete(id);
+  /** Forgets one record. */
+  async removeOne(store, id) {
+    this.#memory.get(store).delete(id);
     if (this.#db === null) return;
-    await done(this.#db.transaction("media", "readwrite"), (transaction) => transaction.objectStore("media").delete(id));
+    await done(this.#db.transaction(store, "readwrite"), (transaction) => transaction.objectStore(store).delete(id));
   }
 
   /** Forgets a conversation with all that is in it. */
@@ -75,7 +76,7 @@ export class Store {
     if (this.#db === null) return;
     await done(this.#db.transaction(Object.keys(STORES), "readwrite"), (transaction) => {
       transaction.objectStore("conversations").delete(conversation);
-      for (const name of ["nodes", "media"]) {
+      for (const name of Object.keys(STORES).filter((store) => STORES[store].includes("conversation"))) {
         const request = transaction.objectStore(name).index("conversation").openKeyCursor(IDBKeyRange.only(conversation));
         request.onsuccess = () => {
           const cursor = request.result;
@@ -110,9 +111,10 @@ export class Store {
 
 function openDatabase() {
   return new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
+    const request = indexedDB.open(NAME, VERSION);
     request.onupgradeneeded = () => {
       for (const [name, indexes] of Object.entries(STORES)) {
+        if (request.result.objectStoreNames.contains(name)) continue;
         const objects = request.result.createObjectStore(name, { keyPath: "id" });
         for (const index of indexes) objects.createIndex(index, index);
       }

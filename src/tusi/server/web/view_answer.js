@@ -47,7 +47,11 @@ export class AnswerView {
     const last = node.turns[node.turns.length - 1];
     const isQuiet = last === undefined || (!last.reasoning && !last.content && !last.calls.length);
     if (!isRunning || !isQuiet || node.error) return null;
-    this.dots ??= h("p", { class: "pending" }, h("span", { class: "pulse" }), t("waiting"));
+    const sending = this.chat.sending(node.id);
+    const words = sending ? t("uploading", { name: sending.name || t("crop"), n: Math.round(sending.progress * 100) }) : t("waiting");
+    this.words ??= h("span", {});
+    this.dots ??= h("p", { class: "pending" }, h("span", { class: "pulse" }), this.words);
+    if (this.words.textContent !== words) this.words.textContent = words;
     return this.dots;
   }
 

@@ -1,13 +1,13 @@
-// A path of the conversation as the body of /v1/chat/completions. Media are fetched by loadMedia(id), which gives a data
-// URL or {file_id}; null if it is lost. Pure otherwise.
+// A path of the conversation as the body of /v1/chat/completions. Media are named: fileOf(id) gives the name of a medium
+// on the server; null if it is lost. Pure otherwise.
 
 const NO_RESULT = "error: this call was interrupted before it had a result";
 
 /** The body of a request for what comes after the path. offered: names of the server's tools that are switched on. */
-export async function requestBody(path, { model, settings, offered = [], loadMedia }) {
+export async function requestBody(path, { model, settings, offered = [], fileOf }) {
   const body = {
     model,
-    messages: await toMessages(path, settings.system, loadMedia),
+    messages: await toMessages(path, settings.system, fileOf),
     stream: true,
     stream_options: { include_usage: true },
   };
@@ -19,11 +19,19 @@ export async function requestBody(path, { model, settings, offered = [], loadMed
   return body;
 }
 
+/** The media that go with a path: those of people and those of tools. */
+export function mediaOf(path) {
+  const results = (node) => node.turns.flatMap((turn) => turn.calls).flatMap((call) => call.result ?? []);
+  return path.flatMap((node) =>
+    node.role === "user" ? node.media : results(node).flatMap((part) => (part.type === "media" && part.media ? [part.media] : [])),
+  );
+}
+
 /** The messages of a path, as the model saw them: crops and calls included. */
-export async function toMessages(path, system, loadMedia) {
+export async function toMessages(path, system, fileOf) {
   const messages = system.trim() ? [{ role: "system", content: system }] : [];
   for (const node of path) {
-    messages.push(...(node.role === "user" ? await fromUser(node, loadMedia) : await fromAnswer(node, loadMedia)));
+    messages.push(...(node.role === "user" ? await fromUser(node, fileOf) : await fromAnswer(node, fileOf)));
   }
   return messages;
 }
@@ -35,18 +43,15 @@ export function picturesOf(path, kinds) {
   );
 }
 
-async function fromUser(node, loadMedia) {
+async function fromUser(node, fileOf) {
   const parts = [];
-  for (const id of node.media) {
-    const part = await loadMedia(id);
-    if (part !== null) parts.push(part);
-  }
+  for (const id of node.media) parts.push(...(await named(id, fileOf)));
   if (!parts.length) return node.text ? [{ role: "user", content: node.text }] : [];
   if (node.text) parts.push({ type: "text", text: node.text });
   return [{ role: "user", content: parts }];
 }
 
-async function fromAnswer(node, loadMedia) {
+async function fromAnswer(node, fileOf) {
   const messages = [];
   for (const turn of node.turns) {
     if (turn.message === null) {
@@ -56,18 +61,23 @@ async function fromAnswer(node, loadMedia) {
       continue;
     }
     messages.push(turn.message);
-    for (const call of turn.message.tool_calls ?? []) messages.push(await toolMessage(turn, call, loadMedia));
+    for (const call of turn.message.tool_calls ?? []) messages.push(await toolMessage(turn, call, fileOf));
   }
   return messages;
 }
 
-async function toolMessage(turn, said, loadMedia) {
+async function toolMessage(turn, said, fileOf) {
   const call = turn.calls.find((item) => item.id === said.id);
   if (!call?.result) return { role: "tool", tool_call_id: said.id, content: NO_RESULT };
   const content = [];
   for (const part of call.result) {
-    const sent = part.type === "media" ? await loadMedia(part.media) : part.type === "text" ? part : part.value;
-    if (sent !== null) content.push(sent);
+    if (part.type === "media") content.push(...(await named(part.media, fileOf)));
+    else content.push(part.type === "text" ? part : part.value);
   }
   return { role: "tool", tool_call_id: said.id, content };
+}
+
+async function named(id, fileOf) {
+  const file = id === null ? null : await fileOf(id);
+  return file === null ? [] : [{ type: "file", file: { file_id: file } }];
 }

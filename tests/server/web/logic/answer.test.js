@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { answerText, contextUsed, endAnswer, isEmpty, newAnswer, takeChunk, tokensPerSecond } from "../web/answer.js";
-import { picturesOf, requestBody, toMessages } from "../web/wire.js";
+import { mediaOf, picturesOf, requestBody, toMessages } from "../web/wire.js";
 
 const fresh = () => newAnswer({ id: "a", conversation: "c", parent: "u", model: "m", now: 0 });
 const delta = (says, more = {}) => ({ choices: [{ index: 0, delta: says, finish_reason: null, ...more }] });
@@ -56,11 +56,11 @@ test("turns, thoughts, calls and results come to stand in their places", () => {
 test("what is sent back is what the model saw, crops included", async () => {
   const { answer } = zoomed();
   const user = { id: "u", role: "user", text: "What?", media: ["p"] };
-  const load = async (id) => ({ type: "image_url", image_url: { url: `data:${id}` } });
-  assert.deepEqual(await toMessages([user, answer], " ", load), [
-    { role: "user", content: [{ type: "image_url", image_url: { url: "data:p" } }, { type: "text", text: "What?" }] },
+  assert.deepEqual(mediaOf([user, answer]), ["p", "m1"]);
+  assert.deepEqual(await toMessages([user, answer], " ", async (id) => `file-${id}`), [
+    { role: "user", content: [{ type: "file", file: { file_id: "file-p" } }, { type: "text", text: "What?" }] },
     SAID,
-    { role: "tool", tool_call_id: "call_1", content: [{ type: "image_url", image_url: { url: "data:m1" } }] },
+    { role: "tool", tool_call_id: "call_1", content: [{ type: "file", file: { file_id: "file-m1" } }] },
     { role: "assistant", content: "A cat.", reasoning: "I see." },
   ]);
 });
@@ -106,10 +106,10 @@ test("steps of a newer server do no harm", () => {
 test("the body says what was set and nothing else", async () => {
   const settings = { system: "", temperature: null, maxTokens: null, thinking: "on", budget: 9 };
   const path = [{ id: "u", role: "user", text: "Hi", media: [] }];
-  const plain = await requestBody(path, { model: "m", settings, loadMedia: async () => null });
+  const plain = await requestBody(path, { model: "m", settings, fileOf: async () => null });
   assert.deepEqual(plain, { model: "m", messages: [{ role: "user", content: "Hi" }], stream: true, stream_options: { include_usage: true } });
   const set = { ...settings, temperature: 0, maxTokens: 5, thinking: "budget" };
-  const body = await requestBody(path, { model: "m", settings: set, offered: ["calculator"], loadMedia: async () => null });
+  const body = await requestBody(path, { model: "m", settings: set, offered: ["calculator"], fileOf: async () => null });
   assert.deepEqual([body.temperature, body.max_tokens, body.thinking_budget], [0, 5, 9]);
   assert.deepEqual(body.tools, [{ type: "builtin", name: "calculator" }]);
 });
