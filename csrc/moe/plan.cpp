@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/scratch.h"
+
 namespace tusi {
 namespace {
 
@@ -26,7 +28,9 @@ bool in_pool(const MoeArgs& a, std::int64_t token, bool vision) {
 
 void add_pool(const MoeArgs& a, const Pool& pool, bool vision, MoePlan* plan) {
   const std::size_t experts = static_cast<std::size_t>(pool.experts.count);
-  std::vector<std::int64_t> next(experts + 1, 0);
+  thread_local Scratch scratch;
+  std::int64_t* next = scratch.take<std::int64_t>(pool.experts.count + 1);
+  std::fill_n(next, experts + 1, 0);
   for (std::int64_t t = 0; t < a.tokens; ++t) {
     if (!in_pool(a, t, vision)) continue;
     for (std::int64_t j = 0; j < a.top_k; ++j) ++next[static_cast<std::size_t>(a.topk_ids[t * a.top_k + j]) + 1];

@@ -1,13 +1,11 @@
 #include <cmath>
 
-#include "core/thread_pool.h"
 #include "norm/norm.h"
 
-namespace tusi {
+namespace tusi::generic {
 namespace {
 
 constexpr int lanes = 8;
-constexpr std::int64_t grain_elements = 16 * 1024;
 
 // sum of f(x[i]) in eight interleaved partial sums: quicker, and closer to the truth than one long chain.
 template <class F>
@@ -21,34 +19,22 @@ float sum(const float* x, std::int64_t width, const F& f) {
   return ((acc[0] + acc[4]) + (acc[1] + acc[5])) + ((acc[2] + acc[6]) + (acc[3] + acc[7]));
 }
 
-std::int64_t rows_at_a_time(std::int64_t width) { return grain_elements / (width + 1) + 1; }
+void rms_norm(const float* x, const float* weight, float* out, std::int64_t width, float eps) {
+  const float mean = sum(x, width, [](float v) { return v * v; }) / static_cast<float>(width);
+  const float root = std::sqrt(mean + eps);
+  for (std::int64_t i = 0; i < width; ++i) out[i] = weight[i] * (x[i] / root);
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, float* out, std::int64_t width, float eps) {
+  const float count = static_cast<float>(width);
+  const float mean = sum(x, width, [](float v) { return v; }) / count;
+  const float variance = sum(x, width, [mean](float v) { return (v - mean) * (v - mean); }) / count;
+  const float root = std::sqrt(variance + eps);
+  for (std::int64_t i = 0; i < width; ++i) out[i] = weight[i] * ((x[i] - mean) / root) + bias[i];
+}
 
 }  // namespace
 
-void rms_norm(const NormArgs& a) {
-  parallel_ranges(a.rows, rows_at_a_time(a.width), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* x = a.x + row * a.width;
-      float* out = a.out + row * a.width;
-      const float mean = sum(x, a.width, [](float v) { return v * v; }) / static_cast<float>(a.width);
-      const float root = std::sqrt(mean + a.eps);
-      for (std::int64_t i = 0; i < a.width; ++i) out[i] = a.weight[i] * (x[i] / root);
-    }
-  });
-}
+const NormKernels norm_kernels = {rms_norm, layer_norm};
 
-void layer_norm(const NormArgs& a) {
-  parallel_ranges(a.rows, rows_at_a_time(a.width), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const float* x = a.x + row * a.width;
-      float* out = a.out + row * a.width;
-      const float width = static_cast<float>(a.width);
-      const float mean = sum(x, a.width, [](float v) { return v; }) / width;
-      const float variance = sum(x, a.width, [mean](float v) { return (v - mean) * (v - mean); }) / width;
-      const float root = std::sqrt(variance + a.eps);
-      for (std::int64_t i = 0; i < a.width; ++i) out[i] = a.weight[i] * ((x[i] - mean) / root) + a.bias[i];
-    }
-  });
-}
-
-}  // namespace tusi
+}  // namespace tusi::generic

@@ -52,7 +52,7 @@ struct Paged {
       const std::int64_t count = static_cast<std::int64_t>(values.size());
       if (to == KvFormat::bf16) {
         bits.resize(values.size());
-        f32_to_bf16(values.data(), bits.data(), count);
+        round_to_bf16(values.data(), bits.data(), count);
         bf16_to_f32(bits.data(), values.data(), count);
       }
       if (to != KvFormat::int8) continue;

@@ -144,6 +144,7 @@ def test_bf16_conversion_equals_the_reference_on_every_kind_of_number() -> None:
     special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 3.4e38, -3.4e38], np.float32)
     halfway = (np.arange(4096, dtype=np.uint32) * 0x8000 + 0x3F800000).view(np.float32)
     for values in (special, halfway, normal(0), normal(7), normal(3, 5, 2)):
-        np.testing.assert_array_equal(kernels.f32_to_bf16(values), reference.f32_to_bf16(values))
+        for isa in kernels.supported_isas():
+            np.testing.assert_array_equal(kernels.f32_to_bf16(values, isa=isa), reference.f32_to_bf16(values))
     assert_refuses_bad_arrays(kernels.bf16_to_f32, {"bits": bits[:6], "out": np.empty(6, np.float32)})
     assert_refuses_bad_arrays(kernels.f32_to_bf16, {"values": normal(6), "out": np.empty(6, np.uint16)})

@@ -21,10 +21,10 @@ def bf16_to_f32(bits: U16, *, out: F32 | None = None) -> F32:
     return out
 
 
-def f32_to_bf16(values: F32, *, out: U16 | None = None) -> U16:
+def f32_to_bf16(values: F32, *, out: U16 | None = None, isa: str | None = None) -> U16:
     """Round to bfloat16 bits, to nearest even; NaN stays NaN. Any shape."""
     out = np.empty(values.shape, np.uint16) if out is None else out
-    _native.f32_to_bf16(values, out)
+    _native.f32_to_bf16(values, out, isa)
     return out
 
 

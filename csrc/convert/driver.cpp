@@ -1,12 +1,21 @@
-#include "convert/convert.h"
-
+// Splits elements over the threads.
 #include <cstring>
 
+#include "convert/convert.h"
+#include "convert/dispatch.h"
 #include "core/thread_pool.h"
 
 namespace tusi {
 namespace {
 constexpr std::int64_t grain = 64 * 1024;
+}
+
+const ConvertKernels& select_convert_kernels(Isa isa) noexcept {
+#if defined(TUSI_X86)
+  if (isa != Isa::generic) return avx2::convert_kernels;
+#endif
+  (void)isa;
+  return generic::convert_kernels;
 }
 
 void widen_bf16(const std::uint16_t* bits, float* out, std::int64_t count) noexcept {
@@ -17,21 +26,17 @@ void widen_bf16(const std::uint16_t* bits, float* out, std::int64_t count) noexc
 }
 
 void round_to_bf16(const float* values, std::uint16_t* out, std::int64_t count) noexcept {
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::uint32_t word;
-    std::memcpy(&word, values + i, sizeof(word));
-    const std::uint32_t rounded = (word + 0x7FFFU + ((word >> 16) & 1U)) >> 16;
-    const bool is_nan = (word & 0x7FFFFFFFU) > 0x7F800000U;
-    out[i] = static_cast<std::uint16_t>(is_nan ? 0x7FC0U : rounded);
-  }
+  select_convert_kernels(active_isa()).round_to_bf16(values, out, count);
 }
 
 void bf16_to_f32(const std::uint16_t* bits, float* out, std::int64_t count) {
   parallel_ranges(count, grain, [=](std::int64_t i, std::int64_t end) { widen_bf16(bits + i, out + i, end - i); });
 }
 
-void f32_to_bf16(const float* values, std::uint16_t* out, std::int64_t count) {
-  parallel_ranges(count, grain, [=](std::int64_t i, std::int64_t end) { round_to_bf16(values + i, out + i, end - i); });
+void f32_to_bf16(const float* values, std::uint16_t* out, std::int64_t count, const ConvertKernels& kernels) {
+  parallel_ranges(count, grain, [&](std::int64_t i, std::int64_t end) {
+    kernels.round_to_bf16(values + i, out + i, end - i);
+  });
 }
 
 }  // namespace tusi
