@@ -60,10 +60,10 @@ def decode(seconds: float, context: int, dtype: type[np.generic]) -> None:
     """One token of one sequence. Layers take turns, so that their caches are not found in the processor's."""
     rng = np.random.default_rng(0)
     blocks, layers = -(-context // BLOCK), max(2, (256 << 20) // (context * KV_HEADS * HEAD_DIM * 4))
-    shape = (blocks, BLOCK, KV_HEADS, HEAD_DIM)
+    shape = (blocks, KV_HEADS, BLOCK, HEAD_DIM)
     one = rng.standard_normal(shape).astype(np.float32)
     stored: KVArray = kernels.f32_to_bf16(one) if dtype is np.uint16 else one.astype(dtype)  # type: ignore[assignment]
-    caches = [(stored.copy(), stored.copy()) for _ in range(layers)]
+    caches = [(np.ascontiguousarray(stored.swapaxes(2, 3)), stored.copy()) for _ in range(layers)]
     scales = np.ones(shape[:3], np.float32) if dtype is np.int8 else None
     q = rng.standard_normal((1, HEADS, HEAD_DIM)).astype(np.float32)
     table = rng.permutation(blocks).astype(np.int32)[None]
@@ -72,7 +72,7 @@ def decode(seconds: float, context: int, dtype: type[np.generic]) -> None:
     def run() -> None:
         for key, value in caches:
             kernels.paged_attention(
-                q, key, value, table, starts, lengths, 0.1, key_scales_CSM=scales, value_scales_CSM=scales
+                q, key, value, table, starts, lengths, 0.1, key_scales_CMS=scales, value_scales_CMS=scales
             )
 
     took = median_seconds(run, seconds) / layers
@@ -87,7 +87,7 @@ def main() -> None:
     print(f"{kernels.isa()}, {kernels.num_threads()} threads")
     vision(options.seconds)
     for dtype in (np.float32, np.uint16, np.int8):
-        for context in (512, 8192, 32768):
+        for context in (64, 256, 512, 8192, 32768):
             decode(options.seconds, context, dtype)
 
 

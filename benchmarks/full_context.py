@@ -76,7 +76,7 @@ class Watched:
 
 def written_blocks(watched: Watched) -> tuple[int, int]:
     """Blocks of the last layer whose keys are not zeros, and all blocks."""
-    keys = watched.caches[-1].key_CSMH  # type: ignore[index]
+    keys = watched.caches[-1].key_CMHS  # type: ignore[index]
     return int(np.any(keys.reshape(len(keys), -1), axis=1).sum()), len(keys)
 
 

@@ -8,9 +8,11 @@
 //   at the end      out = o / l
 //
 // Queries of one KV head's group share its keys: scratch row = query * group + head in group. Keys lie across vector
-// lanes: a tile of 64 is widened to float32 and turned on its side, [width][64], values stay [64][width]. Rows of q, v
-// and o are padded with zeros to `width`, a multiple of 16. Reference: paged_attention and varlen_attention in
-// src/tusi/kernels/reference.py. Types and declarations only: ISA files include this.
+// lanes, on their side: a cache holds them so within each block, [H][S], and sixteen of them are read at once where they
+// lie. Where S is no multiple of sixteen they are copied together first; a segment's, which are rows of an activation,
+// are turned. Values stay rows. Rows of q, v and o are padded with zeros to `width`, a multiple of 16. Reference:
+// paged_attention and varlen_attention in src/tusi/kernels/reference.py. Types and declarations only: ISA files include
+// this.
 #pragma once
 
 #include <cstdint>
@@ -18,21 +20,36 @@
 namespace tusi {
 
 constexpr int key_tile = 64;
+constexpr int key_group = 16;  // keys side by side
 constexpr int key_span = 256;
 constexpr int few_rows = 5;  // most rows of accumulate_few
 
-// How keys and values are stored: float32; bfloat16 bits; int8 with one float32 scale a token and head.
+// How keys and values are stored: float32; bfloat16 bits; int8 with one float32 scale a token and head. A scale is applied
+// once a key to the score, once a value to the weight: kernels see int8 as whole numbers.
 enum class KvFormat : int { f32, bf16, int8 };
 
-// Up to key_tile keys (or values) of one head where they lie. next: rows that will be wanted
-// after these; a kernel asks for them meanwhile, for a cache's rows lie too far apart for the processor to foresee them.
-struct KvRows {
-  const void* const* rows;  // [count], each head_dim elements
-  const float* scales;      // [count]; meaningless unless int8
+// Up to key_tile keys of one head: element h of key 16 g + i is item h * stride + i from groups[g] on. Groups are whole:
+// what lies behind the last key may be read and means nothing.
+struct KeyTile {
+  const void* groups[key_tile / key_group];
+  const float* scales;  // [whole groups] if int8, else null
+  std::int64_t stride;  // in items
+  int count, head_dim;
+  KvFormat format;
+};
+
+// Up to key_tile values of one head where they lie, each head_dim elements.
+struct ValueTile {
+  const void* rows[key_tile];
   int count, head_dim, width;
   KvFormat format;
-  const void* const* next;  // [next_count]
-  int next_count;
+};
+
+// Cache lines that will be wanted next: `lines` of them from each base on, `step` bytes apart. A kernel asks for them while
+// it works, for a cache's blocks lie too far apart for the processor to foresee them.
+struct Ahead {
+  const void* bases[key_tile];
+  int count, lines, step;
 };
 
 struct SpanSum {
@@ -41,27 +58,28 @@ struct SpanSum {
 
 // The hot inner parts, one set an ISA. Rows of s and p are key_span long.
 struct AttentionKernels {
-  // tile[h][j]: element h of key j; zero where h >= head_dim or j >= count (up to the next multiple of 16).
-  void (*pack_keys)(const KvRows& rows, float* tile);
+  // Rows of float32, `stride` apart, become a tile [width][key_tile]; zero where h >= head_dim or j >= count.
+  void (*turn_keys)(const float* rows, std::int64_t stride, int count, int head_dim, int width, float* tile);
+  // s[r][j] = scale * q[r].k[j], for the keys of whole groups. Rows of q are `width` apart.
+  void (*scores)(const float* q, const KeyTile& keys, const Ahead& next, float* s, int rows, int width, float scale);
+  // One row of s becomes p in place; its first `valid` (1..keys) of `keys`, a multiple of 16, count, the others become 0.
+  // Then p is multiplied by the scales of the values, unless these are null; the sum is taken before.
+  SpanSum (*softmax)(float* s, const float* scales, int valid, int keys);
   // tile[j][h], zero where h >= head_dim.
-  void (*pack_values)(const KvRows& rows, float* tile);
-  // s[r][j] = scale * q[r].k[j] for j < keys, a multiple of 16.
-  void (*scores)(const float* q, const float* tile, float* s, int rows, int keys, int width, float scale);
-  // One row of s becomes p in place; its first `valid` (1..keys) of `keys` count, the others become 0.
-  SpanSum (*softmax)(float* s, int valid, int keys);
+  void (*pack_values)(const ValueTile& values, const Ahead& next, float* tile);
   // part[r] += sum over j < keys of p[r][j] * v[j]
   void (*accumulate)(const float* p, const float* tile, float* part, int rows, int keys, int width);
   // The same bits as pack_values and accumulate, for so few rows of p that a tile is not worth writing; head_dim is a
   // multiple of 16. Null where an ISA has none.
-  void (*accumulate_few)(const float* p, const KvRows& values, float* part, int rows);
+  void (*accumulate_few)(const float* p, const ValueTile& values, const Ahead& next, float* part, int rows);
   // Takes one row of a span into the total (see above).
   void (*merge)(const float* part, SpanSum span, float* out, SpanSum* total, int width);
 };
 
 struct KvCache {
-  void* keys;         // [C][S][M][H]
-  void* values;       // the same
-  float* key_scales;  // [C][S][M] if int8, else null
+  void* keys;         // [C][M][H][S]
+  void* values;       // [C][M][S][H]
+  float* key_scales;  // [C][M][S] if int8, else null
   float* value_scales;
   KvFormat format;
 };
@@ -94,13 +112,9 @@ struct StoreKvArgs {
   const float* key;  // [T][M][H]; the next token is `stride` floats on
   const float* value;
   std::int64_t stride;
-  const std::int64_t* slot_mapping;  // [T], each in 0..slots
-  void* key_cache;                   // [slots][M][H]
-  void* value_cache;
-  float* key_scales;  // [slots][M] if int8
-  float* value_scales;
-  std::int64_t tokens, kv_heads, head_dim;
-  KvFormat format;
+  const std::int64_t* slot_mapping;  // [T], each a block * S + offset
+  KvCache cache;
+  std::int64_t tokens, kv_heads, head_dim, block_size;  // T, M, H, S
 };
 
 // All indices must have been checked by the caller: seq_lens against query counts and the table, block ids against C.

@@ -1,6 +1,7 @@
 // AVX2 and FMA.
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
 #include "attention/attention.h"
+#include "attention/fetcher.h"
 #include "core/exp_avx2.h"
 #include "core/lanes_avx2.h"
 
@@ -9,47 +10,28 @@ namespace {
 
 constexpr int lanes = 8;
 
-// Eight elements of a stored row, widened.
+// Eight stored elements from the one at `at` on, widened.
 template <KvFormat F>
-__m256 load_eight(const KvRows& kv, int j, int h) {
-  if constexpr (F == KvFormat::f32) return _mm256_loadu_ps(static_cast<const float*>(kv.rows[j]) + h);
+__m256 load_eight(const void* from, std::int64_t at) {
+  if constexpr (F == KvFormat::f32) return _mm256_loadu_ps(static_cast<const float*>(from) + at);
   if constexpr (F == KvFormat::bf16) {
-    const std::uint16_t* row = static_cast<const std::uint16_t*>(kv.rows[j]) + h;
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    const std::uint16_t* bits = static_cast<const std::uint16_t*>(from) + at;
+    const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bits));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
   }
-  const std::int8_t* row = static_cast<const std::int8_t*>(kv.rows[j]) + h;
-  const __m256i wide = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row)));
-  return _mm256_mul_ps(_mm256_cvtepi32_ps(wide), _mm256_set1_ps(kv.scales[j]));
+  const std::int8_t* bytes = static_cast<const std::int8_t*>(from) + at;
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes))));
 }
 
+// Eight elements of a row from h on, zero beyond its end: there a copy with zeros behind it is read instead.
 template <KvFormat F>
-constexpr int item_bytes = F == KvFormat::f32 ? 4 : F == KvFormat::bf16 ? 2 : 1;
-
-// Asks for the cache line with element h of a row that comes later, if one begins there. Inlined by force: GCC takes a
-// function that does nothing else for one without effects, and leaves its calls out.
-template <KvFormat F>
-[[gnu::always_inline]] inline void fetch_next(const KvRows& kv, int j, int h) {
-  if (j < kv.next_count && h < kv.head_dim && h * item_bytes<F> % 64 == 0) {
-    _mm_prefetch(static_cast<const char*>(kv.next[j]) + h * item_bytes<F>, _MM_HINT_T0);
-  }
-}
-
-// Where the head ends within the eight: a copy with zeros behind it is read instead.
-template <KvFormat F>
-__m256 load_end(const KvRows& kv, int j, int h) {
-  constexpr int item = item_bytes<F>;
+__m256 load_row(const void* row, int h, int head_dim) {
+  if (h + lanes <= head_dim) return load_eight<F>(row, h);
+  if (h >= head_dim) return _mm256_setzero_ps();
+  constexpr int item = F == KvFormat::f32 ? 4 : F == KvFormat::bf16 ? 2 : 1;
   char copy[lanes * item] = {};
-  __builtin_memcpy(copy, static_cast<const char*>(kv.rows[j]) + h * item,
-                   static_cast<unsigned long>((kv.head_dim - h) * item));
-  const void* row = copy;
-  return load_eight<F>({&row, kv.scales + j, 1, lanes, lanes, F, nullptr, 0}, 0, 0);
-}
-
-template <KvFormat F>
-__m256 load(const KvRows& kv, int j, int h) {
-  if (h + lanes <= kv.head_dim) return load_eight<F>(kv, j, h);
-  return h < kv.head_dim ? load_end<F>(kv, j, h) : _mm256_setzero_ps();
+  __builtin_memcpy(copy, static_cast<const char*>(row) + h * item, static_cast<unsigned long>((head_dim - h) * item));
+  return load_eight<F>(copy, 0);
 }
 
 // Rows become columns.
@@ -72,14 +54,15 @@ void transpose(__m256 (&r)[8]) {
   for (int i = 0; i < 8; ++i) r[i] = t[i];
 }
 
-template <KvFormat F>
-void pack_keys_of(const KvRows& kv, float* tile) {
-  const int padded = (kv.count + 15) / 16 * 16;
+void turn_keys(const float* rows, std::int64_t stride, int count, int head_dim, int width, float* tile) {
+  const int padded = (count + key_group - 1) / key_group * key_group;
   for (int j = 0; j < padded; j += lanes) {
-    for (int h = 0; h < kv.width; h += lanes) {
+    for (int h = 0; h < width; h += lanes) {
       __m256 r[8];
-      for (int i = 0; i < 8; ++i) fetch_next<F>(kv, j + i, h);
-      for (int i = 0; i < 8; ++i) r[i] = j + i < kv.count ? load<F>(kv, j + i, h) : _mm256_setzero_ps();
+      for (int i = 0; i < 8; ++i) {
+        const bool exists = j + i < count;
+        r[i] = exists ? load_row<KvFormat::f32>(rows + (j + i) * stride, h, head_dim) : _mm256_setzero_ps();
+      }
       transpose(r);
       for (int i = 0; i < 8; ++i) _mm256_storeu_ps(tile + (h + i) * key_tile + j, r[i]);
     }
@@ -87,61 +70,73 @@ void pack_keys_of(const KvRows& kv, float* tile) {
 }
 
 template <KvFormat F>
-void pack_values_of(const KvRows& kv, float* tile) {
-  for (int j = 0; j < kv.count; ++j) {
-    for (int h = 0; h < kv.width; h += lanes) {
-      fetch_next<F>(kv, j, h);
-      _mm256_storeu_ps(tile + j * kv.width + h, load<F>(kv, j, h));
+void pack_values_of(const ValueTile& values, const Ahead& next, float* tile) {
+  Fetcher fetch(next, values.count);
+  for (int j = 0; j < values.count; ++j) {
+    fetch();
+    for (int h = 0; h < values.width; h += lanes) {
+      _mm256_storeu_ps(tile + j * values.width + h, load_row<F>(values.rows[j], h, values.head_dim));
     }
   }
 }
 
-void pack_keys(const KvRows& kv, float* tile) {
-  switch (kv.format) {
-    case KvFormat::f32: return pack_keys_of<KvFormat::f32>(kv, tile);
-    case KvFormat::bf16: return pack_keys_of<KvFormat::bf16>(kv, tile);
-    case KvFormat::int8: return pack_keys_of<KvFormat::int8>(kv, tile);
+void pack_values(const ValueTile& values, const Ahead& next, float* tile) {
+  switch (values.format) {
+    case KvFormat::f32: return pack_values_of<KvFormat::f32>(values, next, tile);
+    case KvFormat::bf16: return pack_values_of<KvFormat::bf16>(values, next, tile);
+    case KvFormat::int8: return pack_values_of<KvFormat::int8>(values, next, tile);
   }
 }
 
-void pack_values(const KvRows& kv, float* tile) {
-  switch (kv.format) {
-    case KvFormat::f32: return pack_values_of<KvFormat::f32>(kv, tile);
-    case KvFormat::bf16: return pack_values_of<KvFormat::bf16>(kv, tile);
-    case KvFormat::int8: return pack_values_of<KvFormat::int8>(kv, tile);
-  }
-}
-
-// RR rows by 16 keys.
-template <int RR>
-void score_block(const float* q, const float* tile, float* s, int width, __m256 scale) {
+// RR rows by the keys of one group.
+template <KvFormat F, int RR>
+void score_block(const float* q, const KeyTile& keys, int group, const Ahead& next, float* s, int width, float scale) {
+  const void* from = keys.groups[group];
   __m256 acc[RR][2];
   for (int r = 0; r < RR; ++r) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-  for (int h = 0; h < width; ++h) {
-    const __m256 k0 = _mm256_loadu_ps(tile + h * key_tile), k1 = _mm256_loadu_ps(tile + h * key_tile + lanes);
+  Fetcher fetch(next, keys.head_dim);
+  for (int h = 0; h < keys.head_dim; ++h) {
+    fetch();
+    const __m256 k0 = load_eight<F>(from, h * keys.stride), k1 = load_eight<F>(from, h * keys.stride + lanes);
     for (int r = 0; r < RR; ++r) {
       const __m256 query = _mm256_set1_ps(q[r * width + h]);
       acc[r][0] = _mm256_fmadd_ps(query, k0, acc[r][0]);
       acc[r][1] = _mm256_fmadd_ps(query, k1, acc[r][1]);
     }
   }
-  for (int r = 0; r < RR; ++r) {
-    _mm256_storeu_ps(s + r * key_span, _mm256_mul_ps(acc[r][0], scale));
-    _mm256_storeu_ps(s + r * key_span + lanes, _mm256_mul_ps(acc[r][1], scale));
+  for (int c = 0; c < 2; ++c) {
+    const int j = group * key_group + c * lanes;
+    __m256 factor = _mm256_set1_ps(scale);
+    if constexpr (F == KvFormat::int8) factor = _mm256_mul_ps(factor, _mm256_loadu_ps(keys.scales + j));
+    for (int r = 0; r < RR; ++r) _mm256_storeu_ps(s + r * key_span + j, _mm256_mul_ps(acc[r][c], factor));
   }
 }
 
-void scores(const float* q, const float* tile, float* s, int rows, int keys, int width, float scale) {
-  const __m256 scales = _mm256_set1_ps(scale);
-  for (int j = 0; j < keys; j += 2 * lanes) {
+template <KvFormat F>
+void scores_of(const float* q, const KeyTile& keys, const Ahead& next, float* s, int rows, int width, float scale) {
+  const Ahead none{};
+  for (int g = 0; g * key_group < keys.count; ++g) {
+    const auto ahead = [&](int row) -> const Ahead& { return g == 0 && row == 0 ? next : none; };
     int r = 0;
-    for (; r + 6 <= rows; r += 6) score_block<6>(q + r * width, tile + j, s + r * key_span + j, width, scales);
-    for (; r + 3 <= rows; r += 3) score_block<3>(q + r * width, tile + j, s + r * key_span + j, width, scales);
-    for (; r < rows; ++r) score_block<1>(q + r * width, tile + j, s + r * key_span + j, width, scales);
+    for (; r + 6 <= rows; r += 6) {
+      score_block<F, 6>(q + r * width, keys, g, ahead(r), s + r * key_span, width, scale);
+    }
+    for (; r + 3 <= rows; r += 3) {
+      score_block<F, 3>(q + r * width, keys, g, ahead(r), s + r * key_span, width, scale);
+    }
+    for (; r < rows; ++r) score_block<F, 1>(q + r * width, keys, g, ahead(r), s + r * key_span, width, scale);
   }
 }
 
-SpanSum softmax(float* s, int valid, int keys) {
+void scores(const float* q, const KeyTile& keys, const Ahead& next, float* s, int rows, int width, float scale) {
+  switch (keys.format) {
+    case KvFormat::f32: return scores_of<KvFormat::f32>(q, keys, next, s, rows, width, scale);
+    case KvFormat::bf16: return scores_of<KvFormat::bf16>(q, keys, next, s, rows, width, scale);
+    case KvFormat::int8: return scores_of<KvFormat::int8>(q, keys, next, s, rows, width, scale);
+  }
+}
+
+SpanSum softmax(float* s, const float* scales, int valid, int keys) {
   for (int j = valid; j < keys; ++j) s[j] = -__builtin_inff();
   __m256 most = _mm256_set1_ps(-__builtin_inff());
   for (int j = 0; j < keys; j += lanes) most = _mm256_max_ps(_mm256_loadu_ps(s + j), most);  // NaN is passed over
@@ -150,8 +145,8 @@ SpanSum softmax(float* s, int valid, int keys) {
   __m256 added = _mm256_setzero_ps();
   for (int j = 0; j < keys; j += lanes) {
     const __m256 p = exp_of_negative(_mm256_sub_ps(_mm256_loadu_ps(s + j), shift));
-    _mm256_storeu_ps(s + j, p);
     added = _mm256_add_ps(added, p);
+    _mm256_storeu_ps(s + j, scales == nullptr ? p : _mm256_mul_ps(p, _mm256_loadu_ps(scales + j)));
   }
   return {largest, sum_lanes(added)};
 }
@@ -200,6 +195,6 @@ void merge(const float* part, SpanSum span, float* out, SpanSum* total, int widt
 
 }  // namespace
 
-const AttentionKernels attention_kernels = {pack_keys, pack_values, scores, softmax, accumulate, nullptr, merge};
+const AttentionKernels attention_kernels = {turn_keys, scores, softmax, pack_values, accumulate, nullptr, merge};
 
 }  // namespace tusi::avx2

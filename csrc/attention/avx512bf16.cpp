@@ -7,19 +7,13 @@ namespace tusi::avx512bf16 {
 namespace {
 
 using avx512::largest_lane;
+using avx512::load_floats;
 using avx512::low_half;
 using avx512::sum_lanes;
+using avx512::transpose;
 
 constexpr int lanes = 16;
 constexpr int pairs_in_tile = key_tile / 2;
-
-// Sixteen floats of a row from element h on; zero beyond its end.
-__m512 load(const float* row, int h, int head_dim) {
-  if (h + lanes <= head_dim) return _mm512_loadu_ps(row + h);
-  if (h >= head_dim) return _mm512_setzero_ps();
-  const int count = head_dim - h;
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << count) - 1U), row + h);
-}
 
 __m512bh as_bf16(__m512i v) {
   __m512bh bits;
@@ -42,43 +36,20 @@ __m256i as_int(__m256bh v) {
 // 32 floats to 32 bfloat16, in order.
 __m512i round_pair(__m512 first, __m512 second) { return as_int(_mm512_cvtne2ps_pbh(second, first)); }
 
-// Sixteen numbers of 32 bits each: rows become columns.
-void transpose(__m512i (&r)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int c = 0; c < 4; ++c) {
-    const __m512i a = _mm512_shuffle_i32x4(r[c], r[4 + c], 0x88), b = _mm512_shuffle_i32x4(r[c], r[4 + c], 0xDD);
-    const __m512i d = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0x88);
-    const __m512i e = _mm512_shuffle_i32x4(r[8 + c], r[12 + c], 0xDD);
-    t[c] = _mm512_shuffle_i32x4(a, d, 0x88);
-    t[4 + c] = _mm512_shuffle_i32x4(b, e, 0x88);
-    t[8 + c] = _mm512_shuffle_i32x4(a, d, 0xDD);
-    t[12 + c] = _mm512_shuffle_i32x4(b, e, 0xDD);
-  }
-  for (int i = 0; i < 16; ++i) r[i] = t[i];
-}
-
 void pack_keys(const float* rows, std::int64_t stride, int count, int head_dim, int width, std::uint16_t* tile) {
   for (int j = 0; j < key_tile; j += lanes) {
     for (int h = 0; h < width; h += 2 * lanes) {
-      __m512i r[16];
+      __m512 r[16];
       for (int i = 0; i < 16; ++i) {
         const float* row = rows + (j + i) * stride;
-        r[i] = j + i < count ? round_pair(load(row, h, head_dim), load(row, h + lanes, head_dim))
-                             : _mm512_setzero_si512();
+        r[i] = _mm512_setzero_ps();
+        if (j + i >= count) continue;
+        const __m512i rounded = round_pair(load_floats(row, h, head_dim), load_floats(row, h + lanes, head_dim));
+        r[i] = _mm512_castsi512_ps(rounded);
       }
       transpose(r);
       const int pairs = width - h < 2 * lanes ? (width - h) / 2 : lanes;
-      for (int i = 0; i < pairs; ++i) _mm512_storeu_si512(tile + ((h / 2 + i) * key_tile + j) * 2, r[i]);
+      for (int i = 0; i < pairs; ++i) _mm512_storeu_ps(tile + ((h / 2 + i) * key_tile + j) * 2, r[i]);
     }
   }
 }
@@ -86,8 +57,8 @@ void pack_keys(const float* rows, std::int64_t stride, int count, int head_dim, 
 void pack_values(const float* rows, std::int64_t stride, int count, int head_dim, int width, std::uint16_t* tile) {
   for (int j = 0; j < key_tile; j += 2) {
     for (int h = 0; h < width; h += lanes) {
-      const __m512 a = j < count ? load(rows + j * stride, h, head_dim) : _mm512_setzero_ps();
-      const __m512 b = j + 1 < count ? load(rows + (j + 1) * stride, h, head_dim) : _mm512_setzero_ps();
+      const __m512 a = j < count ? load_floats(rows + j * stride, h, head_dim) : _mm512_setzero_ps();
+      const __m512 b = j + 1 < count ? load_floats(rows + (j + 1) * stride, h, head_dim) : _mm512_setzero_ps();
       const __m512i even = _mm512_cvtepu16_epi32(as_int(_mm512_cvtneps_pbh(a)));
       const __m512i odd = _mm512_cvtepu16_epi32(as_int(_mm512_cvtneps_pbh(b)));
       _mm512_storeu_si512(tile + (j / 2 * width + h) * 2, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
@@ -99,7 +70,7 @@ void pack_queries(const float* rows, std::int64_t stride, int count, int head_di
                   std::uint16_t* out) {
   for (int r = 0; r < count; ++r) {
     for (int h = 0; h < width; h += lanes) {
-      const __m512 q = _mm512_mul_ps(load(rows + r * stride, h, head_dim), _mm512_set1_ps(factor));
+      const __m512 q = _mm512_mul_ps(load_floats(rows + r * stride, h, head_dim), _mm512_set1_ps(factor));
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * width + h), as_int(_mm512_cvtneps_pbh(q)));
     }
   }

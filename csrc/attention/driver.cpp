@@ -6,6 +6,7 @@
 
 #include "attention/attention.h"
 #include "attention/dispatch.h"
+#include "attention/source.h"
 #include "core/thread_pool.h"
 
 namespace tusi {
@@ -29,6 +30,8 @@ float* grown(std::vector<float>& buffer, std::int64_t count) {
 struct Scratch {
   std::vector<float> q, tile, s, part, out;
   std::vector<SpanSum> spans, totals;
+  Ahead next{};                 // what the present tile asks for
+  const void* asked = nullptr;  // where the tile begins that was asked for last
 };
 
 Scratch& scratch() {
@@ -51,20 +54,6 @@ struct Block {
   std::int64_t spans() const { return (keys() + key_span - 1) / key_span; }
 };
 
-// Where some keys (or values) lie. One of these is filled for each tile.
-struct TileRows {
-  const void* rows[key_tile];
-  float scales[key_tile];
-  int count = 0;
-};
-
-// Asks for rows of so many bytes at once: kernels ask for the next tile's while they read one, and nobody for the first's.
-void fetch(const TileRows& tile, std::int64_t bytes) {
-  for (int j = 0; j < tile.count; ++j) {
-    for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(tile.rows[j]) + at);
-  }
-}
-
 const float* pack_queries(const Block& b, Scratch& buf) {
   const std::int64_t width = b.width();
   float* packed = grown(buf.q, b.rows() * width);
@@ -77,44 +66,52 @@ const float* pack_queries(const Block& b, Scratch& buf) {
   return packed;
 }
 
-// One span: part[row] and spans[row] of every row; a row that sees none of these keys gets a sum of 0.
+// The first tile of what a thread does next is asked for meanwhile; if it was not, all of it is asked for at once.
 template <class Source>
-void attend_span(const Block& b, const AttentionKernels& kernels, const Source& source, const float* q,
-                 std::int64_t span, float* part, SpanSum* sums, Scratch& buf) {
+void ask_first(const Source& source, std::int64_t position, std::int64_t keys, Ahead& to) {
+  source.ask_keys(position, static_cast<int>(std::min<std::int64_t>(key_tile, keys - position)), to);
+}
+
+template <class Source>
+void fetch_first(const Source& source, std::int64_t position, std::int64_t keys, Scratch& buf) {
+  Ahead& first = buf.next;
+  ask_first(source, position, keys, first);
+  if (first.bases[0] == buf.asked) return;
+  for (int i = 0; i < first.count; ++i) {
+    const char* base = static_cast<const char*>(first.bases[i]);
+    for (int line = 0; line < first.lines; ++line) __builtin_prefetch(base + std::int64_t{line} * first.step);
+  }
+}
+
+// One span: part[row] and spans[row] of every row; a row that sees none of these keys gets a sum of 0. ask(to) says what
+// comes after it.
+template <class Source, class AskNext>
+void attend_span(const Block& b, const AttentionKernels& kernels, const Source& source, std::int64_t span,
+                 const AskNext& ask, float* part, SpanSum* sums, Scratch& buf) {
   const std::int64_t k0 = span * key_span;
+  fetch_first(source, k0, b.keys(), buf);
+  const float* q = pack_queries(b, buf);
   const int keys = static_cast<int>(std::min<std::int64_t>(key_span, b.keys() - k0));
-  const int padded = static_cast<int>(round_up(keys, 16));
   const int rows = static_cast<int>(b.rows()), width = static_cast<int>(b.width());
   const int head_dim = static_cast<int>(b.head_dim);
   float* s = grown(buf.s, rows * key_span);
   float* tile = grown(buf.tile, key_tile * width);
-  // Tiles in the order they are needed: the span's keys, then its values.
-  TileRows buffers[2];
-  const int tiles = (keys + key_tile - 1) / key_tile;
-  const auto find = [&](int step) {
-    TileRows& to = buffers[step % 2];
-    const int t = step % tiles * key_tile;
-    to.count = step < 2 * tiles ? std::min(key_tile, keys - t) : 0;
-    if (step < tiles) source.keys(k0 + t, to);
-    else if (step < 2 * tiles) source.values(k0 + t, to);
-  };
-  const auto rows_of = [&](int step) {
-    find(step + 1);
-    const TileRows &now = buffers[step % 2], &next = buffers[(step + 1) % 2];
-    return KvRows{now.rows, now.scales, now.count, head_dim, width, source.format(), next.rows, next.count};
-  };
-  find(0);
-  fetch(buffers[0], source.row_bytes(b.head_dim));
-  for (int t = 0; t < tiles; ++t) {
-    const KvRows from = rows_of(t);
-    kernels.pack_keys(from, tile);
-    kernels.scores(q, tile, s + t * key_tile, rows, static_cast<int>(round_up(from.count, 16)), width, b.scale);
+  const auto count_at = [&](int t) { return std::min(key_tile, keys - t); };
+  Ahead& next = buf.next;
+  float scales[key_span];
+  for (int t = 0; t < keys; t += key_tile) {
+    const KeyTile from = source.keys(kernels, k0 + t, count_at(t), tile, scales);
+    if (t + key_tile < keys) source.ask_keys(k0 + t + key_tile, count_at(t + key_tile), next);
+    else source.ask_values(k0, count_at(0), next);
+    kernels.scores(q, from, next, s + t, rows, width, b.scale);
   }
+  const int padded = static_cast<int>(round_up(keys, key_group));
+  const float* value_scales = source.value_scales(k0, keys, scales);
   for (int row = 0; row < rows; ++row) {
     const std::int64_t limit = b.first_limit + row / b.group * b.limit_step;
     const int valid = static_cast<int>(std::clamp<std::int64_t>(limit - k0, 0, keys));
     if (valid > 0) {
-      sums[row] = kernels.softmax(s + row * key_span, valid, padded);
+      sums[row] = kernels.softmax(s + row * key_span, value_scales, valid, padded);
     } else {
       std::fill_n(s + row * key_span, padded, 0.0F);
       sums[row] = {-std::numeric_limits<float>::infinity(), 0.0F};
@@ -122,14 +119,23 @@ void attend_span(const Block& b, const AttentionKernels& kernels, const Source& 
   }
   std::fill_n(part, rows * width, 0.0F);
   const bool few = kernels.accumulate_few != nullptr && rows <= few_rows && width == head_dim;
-  for (int t = 0; t < tiles; ++t) {
-    const KvRows from = rows_of(tiles + t);
+  ValueTile from{{}, 0, head_dim, width, source.format()};
+  for (int t = 0; t < keys; t += key_tile) {
+    from.count = count_at(t);
+    source.values(k0 + t, from);
+    if (t + key_tile < keys) {
+      source.ask_values(k0 + t + key_tile, count_at(t + key_tile), next);
+    } else {
+      next.count = 0;
+      ask(next);
+      buf.asked = next.count > 0 ? next.bases[0] : nullptr;
+    }
     if (few) {
-      kernels.accumulate_few(s + t * key_tile, from, part, rows);
+      kernels.accumulate_few(s + t, from, next, part, rows);
       continue;
     }
-    kernels.pack_values(from, tile);
-    kernels.accumulate(s + t * key_tile, tile, part, rows, from.count, width);
+    kernels.pack_values(from, next, tile);
+    kernels.accumulate(s + t, tile, part, rows, from.count, width);
   }
 }
 
@@ -138,12 +144,14 @@ class Totals {
  public:
   // out: [rows][width]; totals: [rows].
   Totals(const Block& block, const AttentionKernels& kernels, float* out, SpanSum* totals)
-      : b_(block), kernels_(kernels), out_(out), totals_(totals) {
+      : b_(block), kernels_(kernels), out_(out), totals_(totals) {}
+
+  void clear() const {
     std::fill_n(out_, b_.rows() * b_.width(), 0.0F);
     std::fill_n(totals_, b_.rows(), SpanSum{-std::numeric_limits<float>::infinity(), 0.0F});
   }
 
-  void add(std::int64_t span, const float* part, const SpanSum* sums) {
+  void add(std::int64_t span, const float* part, const SpanSum* sums) const {
     for (std::int64_t row = 0; row < b_.rows(); ++row) {
       if (b_.first_limit + row / b_.group * b_.limit_step <= span * key_span) continue;
       kernels_.merge(part + row * b_.width(), sums[row], out_ + row * b_.width(), totals_ + row,
@@ -166,53 +174,52 @@ class Totals {
   SpanSum* totals_;
 };
 
-template <class Source>
-void attend(const Block& b, const AttentionKernels& kernels, const Source& source) {
-  Scratch& buf = scratch();
-  const float* q = pack_queries(b, buf);
-  float* part = grown(buf.part, b.rows() * b.width());
-  buf.spans.resize(size(b.rows()));
-  buf.totals.resize(size(b.rows()));
-  Totals totals(b, kernels, grown(buf.out, b.rows() * b.width()), buf.totals.data());
-  for (std::int64_t span = 0; span < b.spans(); ++span) {
-    attend_span(b, kernels, source, q, span, part, buf.spans.data(), buf);
-    totals.add(span, part, buf.spans.data());
-  }
-  totals.write();
-}
-
-// Blocks first .. first + count, of the same queries and all KV heads, span by span: the heads of a token lie side by
-// side, and the processor fetches the others with the first.
+// Groups of `together` blocks (KV heads of the same queries), each on one thread and span by span: the heads of a block of
+// the cache lie one behind the other, and what the processor fetches beyond one is the next.
 template <class MakeBlock, class MakeSource>
-void attend_together(std::int64_t first, std::int64_t count, const AttentionKernels& kernels,
-                     const MakeBlock& make_block, const MakeSource& make_source) {
-  Scratch& buf = scratch();
-  const Block shape = make_block(first);
-  const std::int64_t rows = shape.rows(), floats = rows * shape.width();
-  float* part = grown(buf.part, floats);
-  float* out = grown(buf.out, count * floats);
-  buf.spans.resize(size(rows));
-  buf.totals.resize(size(count * rows));
-  std::vector<Totals> totals;
-  totals.reserve(size(count));
-  for (std::int64_t i = 0; i < count; ++i) {
-    totals.emplace_back(make_block(first + i), kernels, out + i * floats, buf.totals.data() + i * rows);
-  }
-  for (std::int64_t span = 0; span < shape.spans(); ++span) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      const Block b = make_block(first + i);
-      attend_span(b, kernels, make_source(first + i), pack_queries(b, buf), span, part, buf.spans.data(), buf);
-      totals[size(i)].add(span, part, buf.spans.data());
+void attend_groups(std::int64_t groups, std::int64_t together, bool serial, const AttentionKernels& kernels,
+                   const MakeBlock& make_block, const MakeSource& make_source) {
+  const auto attend = [&](std::int64_t group) {
+    const std::int64_t first = group * together;
+    const Block shape = make_block(first);
+    const std::int64_t rows = shape.rows(), floats = rows * shape.width();
+    Scratch& buf = scratch();
+    float* part = grown(buf.part, floats);
+    float* out = grown(buf.out, together * floats);
+    buf.spans.resize(size(rows));
+    buf.totals.resize(size(together * rows));
+    const auto totals = [&](std::int64_t i) {
+      return Totals(make_block(first + i), kernels, out + i * floats, buf.totals.data() + i * rows);
+    };
+    for (std::int64_t i = 0; i < together; ++i) totals(i).clear();
+    for (std::int64_t step = 0; step < shape.spans() * together; ++step) {
+      const std::int64_t span = step / together, i = step % together, next = step + 1;
+      const auto ask = [&](Ahead& to) {
+        if (next < shape.spans() * together) {
+          ask_first(make_source(first + next % together), next / together * key_span, shape.keys(), to);
+        } else if (group + 1 < groups) {
+          ask_first(make_source(first + together), 0, make_block(first + together).keys(), to);
+        }
+      };
+      attend_span(make_block(first + i), kernels, make_source(first + i), span, ask, part, buf.spans.data(), buf);
+      totals(i).add(span, part, buf.spans.data());
     }
+    for (std::int64_t i = 0; i < together; ++i) totals(i).write();
+  };
+  if (serial) {
+    for (std::int64_t group = 0; group < groups; ++group) attend(group);
+  } else {
+    parallel_walk(groups, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t group = begin; group < end; ++group) attend(group);
+    });
   }
-  for (const Totals& one : totals) one.write();
 }
 
-// Few queries and long contexts (one conversation that decodes): the spans of a block go to different threads, those of
-// `together` neighbours (KV heads of the same queries) to one, and are merged in the same order as ever.
+// Few queries and long contexts (one conversation that decodes): the spans of a block go to different threads and are
+// merged in the same order as ever.
 template <class MakeBlock, class MakeSource>
-void attend_by_spans(std::int64_t blocks, std::int64_t together, const AttentionKernels& kernels,
-                     const MakeBlock& make_block, const MakeSource& make_source) {
+void attend_by_spans(std::int64_t blocks, const AttentionKernels& kernels, const MakeBlock& make_block,
+                     const MakeSource& make_source) {
   std::int64_t spans = 0, floats = 0, rows = 0;
   for (std::int64_t i = 0; i < blocks; ++i) {
     const Block b = make_block(i);
@@ -220,27 +227,33 @@ void attend_by_spans(std::int64_t blocks, std::int64_t together, const Attention
     rows = std::max(rows, b.rows());
     floats = std::max(floats, b.rows() * b.width());
   }
-  std::vector<float> parts(size(blocks * spans * floats));
-  std::vector<SpanSum> sums(size(blocks * spans * rows));
-  parallel_for(blocks / together * spans, [&](std::int64_t piece) {
-    Scratch& buf = scratch();
-    const std::int64_t span = piece % spans;
-    for (std::int64_t i = piece / spans * together; i < (piece / spans + 1) * together; ++i) {
-      const Block b = make_block(i);
-      if (span >= b.spans()) return;
-      const std::int64_t item = i * spans + span;
-      attend_span(b, kernels, make_source(i), pack_queries(b, buf), span, parts.data() + item * floats,
-                  sums.data() + item * rows, buf);
-    }
+  static thread_local std::vector<float> kept_parts;
+  static thread_local std::vector<SpanSum> kept_sums;
+  float* const parts = grown(kept_parts, blocks * spans * floats);
+  if (kept_sums.size() < size(blocks * spans * rows)) kept_sums.resize(size(blocks * spans * rows));
+  SpanSum* const sums = kept_sums.data();
+  const auto attend = [&](std::int64_t item) {
+    const std::int64_t span = item / blocks;
+    const Block b = make_block(item % blocks);
+    if (span >= b.spans()) return;
+    const auto ask = [&](Ahead& to) {
+      const std::int64_t next = (item + 1) / blocks * key_span, keys = make_block((item + 1) % blocks).keys();
+      if (next < keys) ask_first(make_source((item + 1) % blocks), next, keys, to);
+    };
+    attend_span(b, kernels, make_source(item % blocks), span, ask, parts + item * floats, sums + item * rows, scratch());
+  };
+  parallel_walk(spans * blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t item = begin; item < end; ++item) attend(item);
   });
   parallel_for(blocks, [&](std::int64_t i) {
     const Block b = make_block(i);
     Scratch& buf = scratch();
     buf.totals.resize(size(b.rows()));
-    Totals totals(b, kernels, grown(buf.out, b.rows() * b.width()), buf.totals.data());
+    const Totals totals(b, kernels, grown(buf.out, b.rows() * b.width()), buf.totals.data());
+    totals.clear();
     for (std::int64_t span = 0; span < b.spans(); ++span) {
-      const std::int64_t item = i * spans + span;
-      totals.add(span, parts.data() + item * floats, sums.data() + item * rows);
+      const std::int64_t item = span * blocks + i;
+      totals.add(span, parts + item * floats, sums + item * rows);
     }
     totals.write();
   });
@@ -251,8 +264,10 @@ struct Work {
   std::int64_t begin, end;  // its queries, as rows of q
 };
 
-std::vector<Work> split_queries(const std::int32_t* bounds, std::int64_t owners, std::int64_t block) {
-  std::vector<Work> work;
+// Kept between calls of a thread, and read by those that help it.
+const std::vector<Work>& split_queries(const std::int32_t* bounds, std::int64_t owners, std::int64_t block) {
+  static thread_local std::vector<Work> work;
+  work.clear();
   for (std::int64_t i = 0; i < owners; ++i) {
     for (std::int64_t t = bounds[i]; t < bounds[i + 1]; t += block) {
       work.push_back({i, t, std::min<std::int64_t>(t + block, bounds[i + 1])});
@@ -262,56 +277,6 @@ std::vector<Work> split_queries(const std::int32_t* bounds, std::int64_t owners,
   std::reverse(work.begin(), work.end());
   return work;
 }
-
-// Keys and values of one KV head of one request.
-class PagedSource {
- public:
-  PagedSource(const PagedAttentionArgs& a, std::int64_t request, std::int64_t kv_head)
-      : a_(a), table_(a.block_table + request * a.blocks_per_request), kv_head_(kv_head) {
-    const std::int64_t item = a.cache.format == KvFormat::f32 ? 4 : a.cache.format == KvFormat::bf16 ? 2 : 1;
-    row_bytes_ = a.head_dim * item;
-  }
-
-  KvFormat format() const { return a_.cache.format; }
-  std::int64_t row_bytes(std::int64_t) const { return row_bytes_; }
-
-  // to.count of them, from a position on.
-  void keys(std::int64_t position, TileRows& to) const { find(position, a_.cache.keys, a_.cache.key_scales, to); }
-  void values(std::int64_t position, TileRows& to) const { find(position, a_.cache.values, a_.cache.value_scales, to); }
-
- private:
-  void find(std::int64_t position, const void* cache, const float* scales, TileRows& to) const {
-    std::int64_t column = position / a_.block_size, offset = position % a_.block_size;
-    for (int j = 0; j < to.count; ++j) {
-      const std::int64_t at = (table_[column] * a_.block_size + offset) * a_.kv_heads + kv_head_;
-      to.rows[j] = static_cast<const char*>(cache) + at * row_bytes_;
-      if (scales != nullptr) to.scales[j] = scales[at];
-      if (++offset == a_.block_size) {
-        offset = 0;
-        ++column;
-      }
-    }
-  }
-
-  const PagedAttentionArgs& a_;
-  const std::int32_t* table_;
-  std::int64_t kv_head_, row_bytes_;
-};
-
-// Keys and values of one head of one segment.
-struct SegmentSource {
-  const float* k;
-  const float* v;
-  std::int64_t stride;
-
-  static KvFormat format() { return KvFormat::f32; }
-  static std::int64_t row_bytes(std::int64_t head_dim) { return head_dim * 4; }
-  void keys(std::int64_t position, TileRows& to) const { find(k, position, to); }
-  void values(std::int64_t position, TileRows& to) const { find(v, position, to); }
-  void find(const float* from, std::int64_t position, TileRows& to) const {
-    for (int j = 0; j < to.count; ++j) to.rows[j] = from + (position + j) * stride;
-  }
-};
 
 }  // namespace
 
@@ -326,9 +291,9 @@ const AttentionKernels& select_attention_kernels(Isa isa) noexcept {
 
 void paged_attention(const PagedAttentionArgs& a, const AttentionKernels& kernels) {
   const std::int64_t group = a.heads / a.kv_heads;
-  const std::vector<Work> work =
+  const std::vector<Work>& work =
       split_queries(a.query_start_loc, a.requests, std::max<std::int64_t>(1, target_rows / group));
-  const std::int64_t blocks = static_cast<std::int64_t>(work.size()) * a.kv_heads;
+  const std::int64_t pieces = static_cast<std::int64_t>(work.size());
   const auto make_block = [&](std::int64_t item) {
     const Work& w = work[size(item / a.kv_heads)];
     const std::int64_t head = item % a.kv_heads * group;
@@ -353,40 +318,37 @@ void paged_attention(const PagedAttentionArgs& a, const AttentionKernels& kernel
     products += (w.end - w.begin) * a.seq_lens[w.owner] * a.heads * a.head_dim * 2;
     longest = std::max<std::int64_t>(longest, a.seq_lens[w.owner]);
   }
-  if (products > serial_work && static_cast<std::int64_t>(work.size()) < num_threads() && longest > key_span) {
-    // The heads of a token lie side by side and come faster together, if that leaves enough pieces to share.
-    const bool many = longest >= 2 * num_threads() * key_span;
-    return attend_by_spans(blocks, many ? a.kv_heads : 1, kernels, make_block, make_source);
+  const bool serial = products <= serial_work;
+  if (!serial && pieces < num_threads() && longest > key_span) {
+    return attend_by_spans(pieces * a.kv_heads, kernels, make_block, make_source);
   }
-  if (static_cast<std::int64_t>(work.size()) >= num_threads()) {
-    return parallel_if(products > serial_work, static_cast<std::int64_t>(work.size()), [&](std::int64_t item) {
-      attend_together(item * a.kv_heads, a.kv_heads, kernels, make_block, make_source);
-    });
-  }
-  parallel_if(products > serial_work, blocks,
-              [&](std::int64_t item) { attend(make_block(item), kernels, make_source(item)); });
+  const std::int64_t together = pieces < num_threads() ? 1 : a.kv_heads;
+  attend_groups(pieces * a.kv_heads / together, together, serial, kernels, make_block, make_source);
 }
 
 void varlen_attention(const VarlenAttentionArgs& a, const AttentionKernels& kernels) {
-  const std::vector<Work> work = split_queries(a.cu_seqlens, a.segments, target_rows);
-  parallel_for(static_cast<std::int64_t>(work.size()) * a.heads, [&](std::int64_t item) {
-    // Head by head, so that the keys and values of one head stay in the cache while all its queries pass.
-    const Work& w = work[size(item % static_cast<std::int64_t>(work.size()))];
-    const std::int64_t head = item / static_cast<std::int64_t>(work.size()) * a.head_dim;
-    const std::int64_t begin = a.cu_seqlens[w.owner], end = a.cu_seqlens[w.owner + 1];
-    const Block block{a.q + w.begin * a.stride + head,
-                      a.out + w.begin * a.heads * a.head_dim + head,
-                      a.stride,
-                      a.heads * a.head_dim,
-                      w.end - w.begin,
-                      1,
-                      a.head_dim,
-                      end - begin,
-                      0,
-                      a.scale};
-    const std::int64_t at = begin * a.stride + head;
-    attend(block, kernels, SegmentSource{a.k + at, a.v + at, a.stride});
-  });
+  const std::vector<Work>& work = split_queries(a.cu_seqlens, a.segments, target_rows);
+  const std::int64_t pieces = static_cast<std::int64_t>(work.size());
+  // Head by head, so that the keys and values of one head stay in the cache while all its queries pass.
+  const auto make_block = [&](std::int64_t item) {
+    const Work& w = work[size(item % pieces)];
+    const std::int64_t head = item / pieces * a.head_dim;
+    return Block{a.q + w.begin * a.stride + head,
+                 a.out + w.begin * a.heads * a.head_dim + head,
+                 a.stride,
+                 a.heads * a.head_dim,
+                 w.end - w.begin,
+                 1,
+                 a.head_dim,
+                 a.cu_seqlens[w.owner + 1] - a.cu_seqlens[w.owner],
+                 0,
+                 a.scale};
+  };
+  const auto make_source = [&](std::int64_t item) {
+    const std::int64_t at = a.cu_seqlens[work[size(item % pieces)].owner] * a.stride + item / pieces * a.head_dim;
+    return SegmentSource(a.k + at, a.v + at, a.stride, a.head_dim);
+  };
+  attend_groups(pieces * a.heads, 1, false, kernels, make_block, make_source);
 }
 
 }  // namespace tusi

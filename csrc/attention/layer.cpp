@@ -10,9 +10,8 @@ void rotary_paged_attention(const RotaryAttentionArgs& a, const AttentionKernels
   const std::int64_t stride = (heads + 2 * kv_heads) * head_dim;
   rotary_interleaved({a.qkv, a.cos, a.sin, a.qkv, a.tokens, heads + kv_heads, head_dim, stride});
   const float* key = a.qkv + heads * head_dim;
-  const KvCache& cache = paged.cache;
-  store_kv({key, key + kv_heads * head_dim, stride, a.slot_mapping, cache.keys, cache.values, cache.key_scales,
-            cache.value_scales, a.tokens, kv_heads, head_dim, cache.format});
+  store_kv({key, key + kv_heads * head_dim, stride, a.slot_mapping, paged.cache, a.tokens, kv_heads, head_dim,
+            paged.block_size});
   paged.q = a.qkv;
   paged.q_stride = stride;
   paged_attention(paged, kernels);

@@ -23,18 +23,18 @@ void run_varlen(const VarlenAttentionArgs& args, bool round_to_bf16, Isa isa) {
   }
 }
 
-void paged_attention_op(const In& q_TNH, const Out& key_cache_CSMH, const Out& value_cache_CSMH,
+void paged_attention_op(const In& q_TNH, const Out& key_cache_CMHS, const Out& value_cache_CMSH,
                         const In& block_table_RB, const In& query_start_loc_R1, const In& seq_lens_R, double scale,
-                        const Scales& key_scales_CSM, const Scales& value_scales_CSM, const Out& out_TNH,
+                        const Scales& key_scales_CMS, const Scales& value_scales_CMS, const Out& out_TNH,
                         const IsaName& isa) {
   const View q = check("q_TNH", q_TNH, {Dtype::f32}, {any, any, any});
-  const CacheViews cache = check_cache(key_cache_CSMH, value_cache_CSMH, key_scales_CSM, value_scales_CSM);
+  const CacheViews cache = check_cache(key_cache_CMHS, value_cache_CMSH, key_scales_CMS, value_scales_CMS);
   check_positive(q);
-  check("key_cache_CSMH", key_cache_CSMH, {cache.key.dtype}, {any, any, any, q.shape[2]});
-  check_groups("q_TNH", q.shape[1], cache.key.shape[2]);
+  check("key_cache_CMHS", key_cache_CMHS, {cache.key.dtype}, {any, any, q.shape[2], any});
+  check_groups("q_TNH", q.shape[1], cache.kv_heads());
   const View result = check("out", out_TNH, {Dtype::f32}, {});
   same_shape(result, q);
-  const BatchViews batch = check_batch(block_table_RB, query_start_loc_R1, seq_lens_R, q.shape[0], cache.key);
+  const BatchViews batch = check_batch(block_table_RB, query_start_loc_R1, seq_lens_R, q.shape[0], cache);
   for (const View* input : {&q, &cache.key, &cache.value, &batch.table, &batch.starts, &batch.lengths}) {
     no_overlap(result, *input, false);
   }
@@ -48,12 +48,12 @@ void paged_attention_op(const In& q_TNH, const Out& key_cache_CSMH, const Out& v
 }
 
 void rotary_paged_attention_op(const Out& qkv_TX, const In& cos_TP, const In& sin_TP, const In& slot_mapping_T,
-                               const Out& key_cache_CSMH, const Out& value_cache_CSMH, const In& block_table_RB,
+                               const Out& key_cache_CMHS, const Out& value_cache_CMSH, const In& block_table_RB,
                                const In& query_start_loc_R1, const In& seq_lens_R, double scale,
-                               const Scales& key_scales_CSM, const Scales& value_scales_CSM, const Out& out_TNH,
+                               const Scales& key_scales_CMS, const Scales& value_scales_CMS, const Out& out_TNH,
                                const IsaName& isa) {
-  const CacheViews cache = check_cache(key_cache_CSMH, value_cache_CSMH, key_scales_CSM, value_scales_CSM);
-  const std::int64_t kv_heads = cache.key.shape[2], head_dim = cache.key.shape[3];
+  const CacheViews cache = check_cache(key_cache_CMHS, value_cache_CMSH, key_scales_CMS, value_scales_CMS);
+  const std::int64_t kv_heads = cache.kv_heads(), head_dim = cache.head_dim();
   const View result = check("out", out_TNH, {Dtype::f32}, {any, any, head_dim});
   const std::int64_t tokens = result.shape[0], heads = result.shape[1];
   check_groups("out", heads, kv_heads);
@@ -61,7 +61,7 @@ void rotary_paged_attention_op(const Out& qkv_TX, const In& cos_TP, const In& si
   const auto [cos, sin] = check_angles(cos_TP, sin_TP, tokens, head_dim);
   const View slots = check("slot_mapping_T", slot_mapping_T, {Dtype::i64}, {tokens});
   check_slots(slots, cache.slots());
-  const BatchViews batch = check_batch(block_table_RB, query_start_loc_R1, seq_lens_R, tokens, cache.key);
+  const BatchViews batch = check_batch(block_table_RB, query_start_loc_R1, seq_lens_R, tokens, cache);
   check_written(cache, {&qkv, &cos, &sin, &slots, &batch.table, &batch.starts, &batch.lengths});
   for (const View* input : {&qkv, &cos, &sin, &cache.key, &cache.value, &batch.table, &batch.starts, &batch.lengths}) {
     no_overlap(result, *input, false);
@@ -116,44 +116,42 @@ void rotary_varlen_attention_op(const Out& qkv_TX, const In& cos_TP, const In& s
              round_to_bf16, chosen);
 }
 
-void store_kv_op(const In& key_TMH, const In& value_TMH, const In& slot_mapping_T, const Out& key_cache_CSMH,
-                 const Out& value_cache_CSMH, const Scales& key_scales_CSM, const Scales& value_scales_CSM) {
+void store_kv_op(const In& key_TMH, const In& value_TMH, const In& slot_mapping_T, const Out& key_cache_CMHS,
+                 const Out& value_cache_CMSH, const Scales& key_scales_CMS, const Scales& value_scales_CMS) {
   const View key = check("key_TMH", key_TMH, {Dtype::f32}, {any, any, any});
   const View value = check("value_TMH", value_TMH, {Dtype::f32}, {});
   same_shape(value, key);
   const View slots = check("slot_mapping_T", slot_mapping_T, {Dtype::i64}, {key.shape[0]});
-  const CacheViews cache = check_cache(key_cache_CSMH, value_cache_CSMH, key_scales_CSM, value_scales_CSM);
+  const CacheViews cache = check_cache(key_cache_CMHS, value_cache_CMSH, key_scales_CMS, value_scales_CMS);
   const std::int64_t kv_heads = key.shape[1], head_dim = key.shape[2];
-  check("key_cache_CSMH", key_cache_CSMH, {cache.key.dtype}, {any, any, kv_heads, head_dim});
+  check("key_cache_CMHS", key_cache_CMHS, {cache.key.dtype}, {any, kv_heads, head_dim, any});
   check_written(cache, {&key, &value, &slots});
   check_slots(slots, cache.slots());
   const ReleasedGil release;
-  store_kv({in<float>(key), in<float>(value), kv_heads * head_dim, in<std::int64_t>(slots), out<void>(cache.key),
-            out<void>(cache.value), cache.has_scales ? out<float>(cache.key_scales) : nullptr,
-            cache.has_scales ? out<float>(cache.value_scales) : nullptr, key.shape[0], kv_heads, head_dim,
-            format_of(cache.key)});
+  store_kv({in<float>(key), in<float>(value), kv_heads * head_dim, in<std::int64_t>(slots), cache.cache(), key.shape[0],
+            kv_heads, head_dim, cache.block_size()});
 }
 
 }  // namespace
 
 void bind_attention(nb::module_& m) {
-  m.def("paged_attention", &paged_attention_op, "q_TNH"_a.noconvert(), "key_cache_CSMH"_a.noconvert(),
-        "value_cache_CSMH"_a.noconvert(), "block_table_RB"_a.noconvert(), "query_start_loc_R1"_a.noconvert(),
-        "seq_lens_R"_a.noconvert(), "scale"_a, "key_scales_CSM"_a.noconvert().none(),
-        "value_scales_CSM"_a.noconvert().none(), "out"_a.noconvert(), "isa"_a = nb::none());
+  m.def("paged_attention", &paged_attention_op, "q_TNH"_a.noconvert(), "key_cache_CMHS"_a.noconvert(),
+        "value_cache_CMSH"_a.noconvert(), "block_table_RB"_a.noconvert(), "query_start_loc_R1"_a.noconvert(),
+        "seq_lens_R"_a.noconvert(), "scale"_a, "key_scales_CMS"_a.noconvert().none(),
+        "value_scales_CMS"_a.noconvert().none(), "out"_a.noconvert(), "isa"_a = nb::none());
   m.def("rotary_paged_attention", &rotary_paged_attention_op, "qkv_TX"_a.noconvert(), "cos_TP"_a.noconvert(),
-        "sin_TP"_a.noconvert(), "slot_mapping_T"_a.noconvert(), "key_cache_CSMH"_a.noconvert(),
-        "value_cache_CSMH"_a.noconvert(), "block_table_RB"_a.noconvert(), "query_start_loc_R1"_a.noconvert(),
-        "seq_lens_R"_a.noconvert(), "scale"_a, "key_scales_CSM"_a.noconvert().none(),
-        "value_scales_CSM"_a.noconvert().none(), "out"_a.noconvert(), "isa"_a = nb::none());
+        "sin_TP"_a.noconvert(), "slot_mapping_T"_a.noconvert(), "key_cache_CMHS"_a.noconvert(),
+        "value_cache_CMSH"_a.noconvert(), "block_table_RB"_a.noconvert(), "query_start_loc_R1"_a.noconvert(),
+        "seq_lens_R"_a.noconvert(), "scale"_a, "key_scales_CMS"_a.noconvert().none(),
+        "value_scales_CMS"_a.noconvert().none(), "out"_a.noconvert(), "isa"_a = nb::none());
   m.def("varlen_attention", &varlen_attention_op, "q_TNH"_a.noconvert(), "k_TNH"_a.noconvert(), "v_TNH"_a.noconvert(),
         "cu_seqlens"_a.noconvert(), "scale"_a, "round_to_bf16"_a, "out"_a.noconvert(), "isa"_a = nb::none());
   m.def("rotary_varlen_attention", &rotary_varlen_attention_op, "qkv_TX"_a.noconvert(), "cos_TP"_a.noconvert(),
         "sin_TP"_a.noconvert(), "cu_seqlens"_a.noconvert(), "scale"_a, "round_to_bf16"_a, "out"_a.noconvert(),
         "isa"_a = nb::none());
   m.def("store_kv", &store_kv_op, "key_TMH"_a.noconvert(), "value_TMH"_a.noconvert(), "slot_mapping_T"_a.noconvert(),
-        "key_cache_CSMH"_a.noconvert(), "value_cache_CSMH"_a.noconvert(), "key_scales_CSM"_a.noconvert().none(),
-        "value_scales_CSM"_a.noconvert().none());
+        "key_cache_CMHS"_a.noconvert(), "value_cache_CMSH"_a.noconvert(), "key_scales_CMS"_a.noconvert().none(),
+        "value_scales_CMS"_a.noconvert().none());
 }
 
 }  // namespace tusi::bindings

@@ -67,20 +67,20 @@ KvFormat format_of(const View& cache) {
 CacheViews check_cache(const Out& key_cache, const Out& value_cache, const Scales& key_scales,
                        const Scales& value_scales) {
   CacheViews views{};
-  views.key = check("key_cache_CSMH", key_cache, {Dtype::f32, Dtype::u16, Dtype::i8}, {any, any, any, any});
-  views.value = check("value_cache_CSMH", value_cache, {views.key.dtype}, {});
-  same_shape(views.value, views.key);
+  views.key = check("key_cache_CMHS", key_cache, {Dtype::f32, Dtype::u16, Dtype::i8}, {any, any, any, any});
   check_positive(views.key);
+  views.value = check("value_cache_CMSH", value_cache, {views.key.dtype},
+                      {views.blocks(), views.kv_heads(), views.block_size(), views.head_dim()});
   views.has_scales = format_of(views.key) == KvFormat::int8;
   if (key_scales.has_value() != views.has_scales || value_scales.has_value() != views.has_scales) {
-    refuse_value(std::string("key_scales_CSM and value_scales_CSM are ") +
+    refuse_value(std::string("key_scales_CMS and value_scales_CMS are ") +
                  (key_scales || value_scales ? "given" : "None") +
                  "; an int8 cache needs both, others take neither. Pass what the cache was made with.");
   }
   if (!views.has_scales) return views;
-  const std::initializer_list<std::int64_t> shape{views.key.shape[0], views.key.shape[1], views.key.shape[2]};
-  views.key_scales = check("key_scales_CSM", *key_scales, {Dtype::f32}, shape);
-  views.value_scales = check("value_scales_CSM", *value_scales, {Dtype::f32}, shape);
+  const std::initializer_list<std::int64_t> shape{views.blocks(), views.kv_heads(), views.block_size()};
+  views.key_scales = check("key_scales_CMS", *key_scales, {Dtype::f32}, shape);
+  views.value_scales = check("value_scales_CMS", *value_scales, {Dtype::f32}, shape);
   return views;
 }
 
@@ -104,21 +104,21 @@ void check_slots(const View& slots, std::int64_t slot_count) {
 }
 
 BatchViews check_batch(const In& block_table, const In& query_start_loc, const In& seq_lens, std::int64_t tokens,
-                       const View& key) {
+                       const CacheViews& cache) {
   BatchViews batch{};
   batch.lengths = check("seq_lens_R", seq_lens, {Dtype::i32}, {any});
   batch.table = check("block_table_RB", block_table, {Dtype::i32}, {batch.requests(), any});
   batch.starts = check("query_start_loc_R1", query_start_loc, {Dtype::i32}, {batch.requests() + 1});
   check_bounds(batch.starts, tokens);
   for (std::int64_t r = 0; r < batch.requests(); ++r) {
-    check_request(batch.table, batch.starts, batch.lengths, r, key.shape[1], key.shape[0]);
+    check_request(batch.table, batch.starts, batch.lengths, r, cache.block_size(), cache.blocks());
   }
   return batch;
 }
 
 void check_groups(const char* name, std::int64_t heads, std::int64_t kv_heads) {
   if (heads < 1 || heads % kv_heads != 0) {
-    refuse_value(std::string(name) + " has " + std::to_string(heads) + " heads and key_cache_CSMH " +
+    refuse_value(std::string(name) + " has " + std::to_string(heads) + " heads and key_cache_CMHS " +
                  std::to_string(kv_heads) +
                  "; expected a multiple, for each KV head serves a group of query heads.");
   }
@@ -132,10 +132,10 @@ PagedAttentionArgs paged_args(const CacheViews& cache, const BatchViews& batch, 
   args.seq_lens = in<std::int32_t>(batch.lengths);
   args.requests = batch.requests();
   args.blocks_per_request = batch.table.shape[1];
-  args.block_size = cache.key.shape[1];
+  args.block_size = cache.block_size();
   args.heads = heads;
-  args.kv_heads = cache.key.shape[2];
-  args.head_dim = cache.key.shape[3];
+  args.kv_heads = cache.kv_heads();
+  args.head_dim = cache.head_dim();
   args.scale = static_cast<float>(scale);
   return args;
 }

@@ -25,7 +25,11 @@ struct CacheViews {
   View key, value, key_scales, value_scales;
   bool has_scales;
 
-  std::int64_t slots() const { return key.shape[0] * key.shape[1]; }
+  std::int64_t blocks() const { return key.shape[0]; }
+  std::int64_t kv_heads() const { return key.shape[1]; }
+  std::int64_t head_dim() const { return key.shape[2]; }
+  std::int64_t block_size() const { return key.shape[3]; }
+  std::int64_t slots() const { return blocks() * block_size(); }
   float* scales(const View& view) const { return has_scales ? out<float>(view) : nullptr; }
   KvCache cache() const {
     return {out<void>(key), out<void>(value), scales(key_scales), scales(value_scales), format_of(key)};
@@ -49,7 +53,7 @@ struct BatchViews {
 };
 
 BatchViews check_batch(const In& block_table, const In& query_start_loc, const In& seq_lens, std::int64_t tokens,
-                       const View& key);
+                       const CacheViews& cache);
 
 void check_groups(const char* name, std::int64_t heads, std::int64_t kv_heads);
 

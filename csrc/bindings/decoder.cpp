@@ -127,8 +127,8 @@ std::vector<KvCache> check_caches(const nb::list& caches, const StackHandle& sta
   std::vector<KvCache> found;
   found.reserve(stack.layers.size());
   *first = &nb::cast<const CacheHandle&>(caches[0]).views;
-  refuse_size("the KV heads of a cache", (*first)->key.shape[2], stack.kv_heads, "those of the stack");
-  refuse_size("the head dim of a cache", (*first)->key.shape[3], stack.head_dim, "that of the stack");
+  refuse_size("the KV heads of a cache", (*first)->kv_heads(), stack.kv_heads, "those of the stack");
+  refuse_size("the head dim of a cache", (*first)->head_dim(), stack.head_dim, "that of the stack");
   for (const nb::handle& item : caches) {
     const CacheViews& views = nb::cast<const CacheHandle&>(item).views;
     same_shape(views.key, (*first)->key);
@@ -150,7 +150,7 @@ void run_stack_op(const StackHandle& stack, const nb::list& caches, const Out& h
   const CacheViews* cache = nullptr;
   const std::vector<KvCache> all = check_caches(caches, stack, {&hidden, &cos, &sin, &slots}, &cache);
   check_slots(slots, cache->slots());
-  const BatchViews batch = check_batch(block_table_RB, query_start_loc_R1, seq_lens_R, tokens, cache->key);
+  const BatchViews batch = check_batch(block_table_RB, query_start_loc_R1, seq_lens_R, tokens, *cache);
   for (const View* input : {&cos, &sin, &slots, &batch.table, &batch.starts, &batch.lengths}) {
     no_overlap(hidden, *input, false);
   }
@@ -196,8 +196,8 @@ void bind_decoder(nb::module_& m) {
       .def("__init__", &make_layer, "input_norm_D"_a.noconvert(), "qkv"_a, "o"_a, "post_norm_D"_a.noconvert(),
            "text"_a.none(), "vision"_a.none(), "shared"_a.none(), "keep"_a);
   nb::class_<CacheHandle>(m, "KVCache")
-      .def("__init__", &make_cache, "key_cache_CSMH"_a.noconvert(), "value_cache_CSMH"_a.noconvert(),
-           "key_scales_CSM"_a.noconvert().none(), "value_scales_CSM"_a.noconvert().none(), "keep"_a);
+      .def("__init__", &make_cache, "key_cache_CMHS"_a.noconvert(), "value_cache_CMSH"_a.noconvert(),
+           "key_scales_CMS"_a.noconvert().none(), "value_scales_CMS"_a.noconvert().none(), "keep"_a);
   nb::class_<StackHandle>(m, "DecoderStack")
       .def("__init__", &make_stack, "layers"_a, "heads"_a, "kv_heads"_a, "head_dim"_a, "top_k"_a, "eps"_a, "norm_min"_a,
            "activations"_a);

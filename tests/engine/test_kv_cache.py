@@ -28,12 +28,11 @@ def test_arrays_have_the_shape_and_type_of_the_contract(dtype: str, expected: ty
     caches = allocate_kv_caches(config, SHAPE, resolve_num_blocks(config, SHAPE))
     assert len(caches) == 3
     for cache in caches:
-        for array in (cache.key_CSMH, cache.value_CSMH):
-            assert array.shape == (5, 16, 2, 8)
-            assert array.dtype == expected
-        for scales in (cache.key_scales_CSM, cache.value_scales_CSM):
+        assert (cache.key_CMHS.shape, cache.value_CMSH.shape) == ((5, 2, 8, 16), (5, 2, 16, 8))
+        assert (cache.key_CMHS.dtype, cache.value_CMSH.dtype) == (expected, expected)
+        for scales in (cache.key_scales_CMS, cache.value_scales_CMS):
             assert (scales is None) == (dtype != "int8")
-            assert scales is None or (scales.shape, scales.dtype) == ((5, 16, 2), np.float32)
+            assert scales is None or (scales.shape, scales.dtype) == ((5, 2, 16), np.float32)
 
 
 def test_without_a_size_one_request_of_full_length_fits() -> None:

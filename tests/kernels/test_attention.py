@@ -43,20 +43,20 @@ class Paged:
         ids = np.random.default_rng(1).permutation(count).astype(np.int32)
         for r, n in enumerate(blocks):
             table_RB[r, :n], ids = ids[:n], ids[n:]
-        shape = (count, self.block_size, self.kv_heads, self.head_dim)
+        shape = (count, self.kv_heads, self.block_size, self.head_dim)
         key, key_scales = as_stored(normal(*shape, seed=2), self.cache)
         value, value_scales = as_stored(normal(*shape, seed=3), self.cache)
         queries = [q for q, _ in self.lengths]
         return {
             "q_TNH": normal(sum(queries), self.heads, self.head_dim),
-            "key_cache_CSMH": key,
-            "value_cache_CSMH": value,
+            "key_cache_CMHS": np.ascontiguousarray(key.swapaxes(2, 3)),
+            "value_cache_CMSH": value,
             "block_table_RB": table_RB,
             "query_start_loc_R1": np.cumsum([0, *queries], dtype=np.int32),
             "seq_lens_R": np.array([tokens for _, tokens in self.lengths], np.int32),
             "scale": self.head_dim**-0.5,
-            "key_scales_CSM": key_scales,
-            "value_scales_CSM": value_scales,
+            "key_scales_CMS": key_scales,
+            "value_scales_CMS": value_scales,
         }
 
 
@@ -84,7 +84,7 @@ def test_paged_attention_equals_the_reference(isa: str, head_dim: int, cache: st
 
 @each_isa
 @pytest.mark.parametrize(("heads", "kv_heads"), [(1, 1), (4, 4), (20, 4), (7, 1), (160, 2)])
-@pytest.mark.parametrize("block_size", [1, 16, 200])
+@pytest.mark.parametrize("block_size", [1, 7, 16, 32, 80, 200])
 def test_any_grouping_of_heads_and_any_block_size(isa: str, heads: int, kv_heads: int, block_size: int) -> None:
     case = Paged(lengths=((5, 70), (1, 3)), heads=heads, kv_heads=kv_heads, block_size=block_size)
     good = case.arguments()
@@ -165,14 +165,15 @@ def test_exp_is_accurate_over_its_whole_range() -> None:
         np.testing.assert_allclose(actual, exact, rtol=4e-7)
 
 
-def empty_cache(shape: tuple[int, int, int, int], cache: str) -> dict[str, Any]:
+def empty_cache(blocks: int, block_size: int, kv_heads: int, head_dim: int, cache: str) -> dict[str, Any]:
     dtype: Any = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}[cache]
-    scales = [np.full(shape[:3], 77, np.float32) if cache == "int8" else None for _ in range(2)]
+    shape = (blocks, kv_heads, block_size)
+    scales = [np.full(shape, 77, np.float32) if cache == "int8" else None for _ in range(2)]
     return {
-        "key_cache_CSMH": np.full(shape, 77, dtype),
-        "value_cache_CSMH": np.full(shape, 77, dtype),
-        "key_scales_CSM": scales[0],
-        "value_scales_CSM": scales[1],
+        "key_cache_CMHS": np.full((blocks, kv_heads, head_dim, block_size), 77, dtype),
+        "value_cache_CMSH": np.full((*shape, head_dim), 77, dtype),
+        "key_scales_CMS": scales[0],
+        "value_scales_CMS": scales[1],
     }
 
 
@@ -186,7 +187,7 @@ def test_store_kv_equals_the_reference_and_touches_nothing_else(cache: str) -> N
     key, value = normal(5, 2, 12), normal(5, 2, 12, seed=1)
     key[1, 0], key[2, 1, 3], value[3, 0, 0] = 0.0, np.nan, np.inf
     slots = np.array([0, 11, 3, 7, 4], np.int64)
-    ours, theirs = empty_cache((3, 4, 2, 12), cache), empty_cache((3, 4, 2, 12), cache)
+    ours, theirs = empty_cache(3, 4, 2, 12, cache), empty_cache(3, 4, 2, 12, cache)
     kernels.store_kv(key, value, slots, **ours)
     reference.store_kv(key, value, slots, **theirs)
     assert_equal_caches(ours, theirs)
@@ -195,17 +196,17 @@ def test_store_kv_equals_the_reference_and_touches_nothing_else(cache: str) -> N
 
 def test_an_int8_head_is_off_by_half_a_step_at_most() -> None:
     key = normal(64, 4, 80) * np.float32(3)
-    cache = empty_cache((4, 16, 4, 80), "int8")
+    cache = empty_cache(4, 16, 4, 80, "int8")
     kernels.store_kv(key, key, np.arange(64), **cache)
-    read = cache["key_cache_CSMH"] * cache["key_scales_CSM"][..., None]
-    error = np.abs(read.reshape(key.shape) - key)
+    read = cache["key_cache_CMHS"].swapaxes(2, 3) * cache["key_scales_CMS"][..., None]
+    error = np.abs(read.swapaxes(1, 2).reshape(key.shape) - key)
     assert (error <= 0.5001 * np.abs(key).max(axis=-1, keepdims=True) / 127).all()
 
 
 @each_isa
 def test_damage_in_an_int8_cache_is_not_hidden(isa: str) -> None:
     good = Paged(lengths=((1, 10), (1, 10)), cache="int8").arguments()
-    good["value_scales_CSM"][good["block_table_RB"][1, 0], 0] = np.nan
+    good["value_scales_CMS"][good["block_table_RB"][1, 0], :, 0] = np.nan
     out = kernels.paged_attention(**good, isa=isa)
     assert np.isfinite(out[0]).all()
     assert np.isnan(out[1, :3]).all()
@@ -229,7 +230,7 @@ def fused(case: Paged, isa: str | None, op: Any) -> tuple[NDArray[np.float32], d
         "num_heads": case.heads,
     }
     out = op(**good) if isa is None else op(**good, isa=isa)
-    written = ("qkv_TX", "key_cache_CSMH", "value_cache_CSMH", "key_scales_CSM", "value_scales_CSM")
+    written = ("qkv_TX", "key_cache_CMHS", "value_cache_CMSH", "key_scales_CMS", "value_scales_CMS")
     return out, {name: good[name] for name in written if good[name] is not None}
 
 
@@ -277,7 +278,7 @@ def test_a_vision_blocks_attention_in_one_call(isa: str, round_to_bf16: bool) ->
     np.testing.assert_allclose(actual, expected, **tolerance)
 
 
-@pytest.mark.parametrize("name", ["key_scales_CSM", "value_scales_CSM"])
+@pytest.mark.parametrize("name", ["key_scales_CMS", "value_scales_CMS"])
 def test_bad_scales_are_refused(name: str) -> None:
     good = Paged(lengths=((2, 18),), cache="int8").arguments()
     with pytest.raises(TypeError, match=rf"{name} is float64"):
@@ -288,16 +289,16 @@ def test_bad_scales_are_refused(name: str) -> None:
 
 def test_scales_belong_to_int8_caches_alone() -> None:
     good = Paged(lengths=((2, 18),), cache="int8").arguments()
-    with pytest.raises(ValueError, match=r"key_scales_CSM and value_scales_CSM are None; an int8 cache needs both"):
-        kernels.paged_attention(**{**good, "key_scales_CSM": None, "value_scales_CSM": None})
+    with pytest.raises(ValueError, match=r"key_scales_CMS and value_scales_CMS are None; an int8 cache needs both"):
+        kernels.paged_attention(**{**good, "key_scales_CMS": None, "value_scales_CMS": None})
     plain = Paged(lengths=((2, 18),)).arguments()
     with pytest.raises(ValueError, match=r"are given; an int8 cache needs both, others take neither"):
-        kernels.paged_attention(**{**plain, "key_scales_CSM": good["key_scales_CSM"]})
+        kernels.paged_attention(**{**plain, "key_scales_CMS": good["key_scales_CMS"]})
 
 
 @pytest.mark.parametrize("slot", [-1, 12, 2**40])
 def test_store_kv_refuses_a_slot_outside_the_cache_and_writes_nothing(slot: int) -> None:
-    caches = [np.zeros((3, 4, 2, 12), np.float32) for _ in range(2)]
+    caches = [np.zeros((3, 2, 12, 4), np.float32), np.zeros((3, 2, 4, 12), np.float32)]
     with pytest.raises(ValueError, match=rf"slot_mapping_T\[1\] is {slot}; expected a slot from 0 to 11"):
         kernels.store_kv(normal(2, 2, 12), normal(2, 2, 12), np.array([0, slot], np.int64), *caches)
     assert not caches[0].any()
@@ -343,7 +344,7 @@ def test_bad_arrays_are_refused() -> None:
     assert_refuses_bad_arrays(kernels.paged_attention, {**good, "out": np.empty_like(good["q_TNH"])})
     x = normal(4, 2, 8)
     stored = {"key_TMH": x, "value_TMH": x.copy(), "slot_mapping_T": np.arange(4)}
-    assert_refuses_bad_arrays(kernels.store_kv, {**stored, **empty_cache((2, 4, 2, 8), "float32")})
+    assert_refuses_bad_arrays(kernels.store_kv, {**stored, **empty_cache(2, 4, 2, 8, "float32")})
     fuse = {
         "qkv_TX": normal(5, 200),
         "cos_TP": normal(5, 10),
@@ -373,9 +374,9 @@ def test_bad_segments_are_refused() -> None:
 
 def test_heads_must_divide_into_groups_and_caches_agree() -> None:
     good = Paged(lengths=((2, 18),)).arguments()
-    with pytest.raises(ValueError, match="q_TNH has 5 heads and key_cache_CSMH 2"):
+    with pytest.raises(ValueError, match="q_TNH has 5 heads and key_cache_CMHS 2"):
         kernels.paged_attention(**{**good, "q_TNH": good["q_TNH"][:, :5].copy()})
-    with pytest.raises(TypeError, match="value_cache_CSMH is uint16"):
-        kernels.paged_attention(**{**good, "value_cache_CSMH": reference.f32_to_bf16(good["value_cache_CSMH"])})
+    with pytest.raises(TypeError, match="value_cache_CMSH is uint16"):
+        kernels.paged_attention(**{**good, "value_cache_CMSH": reference.f32_to_bf16(good["value_cache_CMSH"])})
     with pytest.raises(ValueError, match="out shares memory with q_TNH"):
         kernels.paged_attention(**good, out=good["q_TNH"])

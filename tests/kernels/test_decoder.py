@@ -52,8 +52,8 @@ def stack(*layers: kernels.StackLayer, **changed: Any) -> kernels.DecoderStack:
 
 
 def cache(blocks: int = 2, dtype: Any = np.float32) -> kernels.LayerKVCache:
-    shape = (blocks, 4, KV_HEADS, HEAD_DIM)
-    return kernels.LayerKVCache(np.zeros(shape, dtype), np.zeros(shape, dtype))
+    keys = np.zeros((blocks, KV_HEADS, HEAD_DIM, 4), dtype)
+    return kernels.LayerKVCache(keys, np.zeros((blocks, KV_HEADS, 4, HEAD_DIM), dtype))
 
 
 def step(stack: kernels.DecoderStack, caches: list[kernels.LayerKVCache], **changed: Any) -> np.ndarray:
@@ -116,7 +116,7 @@ def test_caches_must_be_one_a_layer_and_alike() -> None:
 
 
 def test_keys_and_values_must_not_share_memory() -> None:
-    both = np.zeros((2, 4, KV_HEADS, HEAD_DIM), np.float32)
+    both = np.zeros((2, KV_HEADS, HEAD_DIM, HEAD_DIM), np.float32)
     with pytest.raises(ValueError, match="memory"):
         kernels.LayerKVCache(both, both)
 
@@ -140,7 +140,7 @@ def test_a_step_whose_arrays_do_not_fit_writes_nothing(changed: dict[str, Any], 
     untouched = cache()
     with pytest.raises(ValueError, match=message):
         step(stack(layer()), [untouched], **changed)
-    assert not untouched.key_CSMH.any()
+    assert not untouched.key_CMHS.any()
 
 
 def test_a_step_without_tokens_is_none() -> None:

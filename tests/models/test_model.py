@@ -47,8 +47,8 @@ def embeddings(model: Model, prompt: Prompt) -> np.ndarray:
 def test_chunks_over_scattered_blocks_equal_one_pass(model: Model, prompt: Prompt, chunk: int) -> None:
     tokens, block_size = len(prompt.input_ids), 4
     blocks = np.random.default_rng(1).permutation(40)[: -(-tokens // block_size)].astype(np.int32)
-    shape = (40, block_size, 2, 16)
-    caches = [LayerKVCache(np.full(shape, 7, np.float32), np.full(shape, 7, np.float32)) for _ in range(2)]
+    shapes = (40, 2, 16, block_size), (40, 2, block_size, 16)
+    caches = [LayerKVCache(*(np.full(shape, 7, np.float32) for shape in shapes)) for _ in range(2)]
     embeds_TD = embeddings(model, prompt)
     rows = []
     for begin in range(0, tokens, chunk):

@@ -161,10 +161,10 @@ class DecoderLayer:
 class KVCache:
     def __init__(
         self,
-        key_cache_CSMH: NDArray[Any],
-        value_cache_CSMH: NDArray[Any],
-        key_scales_CSM: NDArray[Any] | None,
-        value_scales_CSM: NDArray[Any] | None,
+        key_cache_CMHS: NDArray[Any],
+        value_cache_CMSH: NDArray[Any],
+        key_scales_CMS: NDArray[Any] | None,
+        value_scales_CMS: NDArray[Any] | None,
         keep: object,
     ) -> None: ...
 
@@ -207,14 +207,14 @@ def layer_norm(
 ) -> None: ...
 def paged_attention(
     q_TNH: NDArray[Any],
-    key_cache_CSMH: NDArray[Any],
-    value_cache_CSMH: NDArray[Any],
+    key_cache_CMHS: NDArray[Any],
+    value_cache_CMSH: NDArray[Any],
     block_table_RB: NDArray[Any],
     query_start_loc_R1: NDArray[Any],
     seq_lens_R: NDArray[Any],
     scale: float,
-    key_scales_CSM: NDArray[Any] | None,
-    value_scales_CSM: NDArray[Any] | None,
+    key_scales_CMS: NDArray[Any] | None,
+    value_scales_CMS: NDArray[Any] | None,
     out: NDArray[Any],
     isa: str | None = None,
 ) -> None: ...
@@ -233,14 +233,14 @@ def rotary_paged_attention(
     cos_TP: NDArray[Any],
     sin_TP: NDArray[Any],
     slot_mapping_T: NDArray[Any],
-    key_cache_CSMH: NDArray[Any],
-    value_cache_CSMH: NDArray[Any],
+    key_cache_CMHS: NDArray[Any],
+    value_cache_CMSH: NDArray[Any],
     block_table_RB: NDArray[Any],
     query_start_loc_R1: NDArray[Any],
     seq_lens_R: NDArray[Any],
     scale: float,
-    key_scales_CSM: NDArray[Any] | None,
-    value_scales_CSM: NDArray[Any] | None,
+    key_scales_CMS: NDArray[Any] | None,
+    value_scales_CMS: NDArray[Any] | None,
     out: NDArray[Any],
     isa: str | None = None,
 ) -> None: ...
@@ -259,10 +259,10 @@ def store_kv(
     key_TMH: NDArray[Any],
     value_TMH: NDArray[Any],
     slot_mapping_T: NDArray[Any],
-    key_cache_CSMH: NDArray[Any],
-    value_cache_CSMH: NDArray[Any],
-    key_scales_CSM: NDArray[Any] | None,
-    value_scales_CSM: NDArray[Any] | None,
+    key_cache_CMHS: NDArray[Any],
+    value_cache_CMSH: NDArray[Any],
+    key_scales_CMS: NDArray[Any] | None,
+    value_scales_CMS: NDArray[Any] | None,
 ) -> None: ...
 def topk_softmax(
     logits_TE: NDArray[Any],

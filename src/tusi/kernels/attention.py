@@ -3,7 +3,9 @@
 Keys are met in spans, so no score matrix is held, and a query's result depends on its own keys alone: not on the other
 requests, on how a prompt was cut into chunks, on the block size or on the threads. It differs in the last bits from one
 instruction set to another. Caches are float32, bfloat16 (uint16 bits) or int8 with one float32 scale a token and
-head (`*_scales_CSM`, None otherwise). Raises TypeError for a wrong dtype or a gap in memory; ValueError for a wrong
+head (`*_scales_CMS`, None otherwise). Keys lie on their side in each block, [M, H, S], so that a vector holds one
+element of neighbouring tokens; where S is a multiple of 16 they are read where they lie, else copied together first.
+Raises TypeError for a wrong dtype or a gap in memory; ValueError for a wrong
 shape and for any length, block id or slot that points outside its array. Shape letters: `tusi.kernels.reference`.
 """
 
@@ -19,31 +21,31 @@ def store_kv(
     key_TMH: F32,
     value_TMH: F32,
     slot_mapping_T: I64,
-    key_cache_CSMH: KVArray,
-    value_cache_CSMH: KVArray,
-    key_scales_CSM: F32 | None = None,
-    value_scales_CSM: F32 | None = None,
+    key_cache_CMHS: KVArray,
+    value_cache_CMSH: KVArray,
+    key_scales_CMS: F32 | None = None,
+    value_scales_CMS: F32 | None = None,
 ) -> None:
     """Write each token's key and value to its slot (block * S + offset), rounding if the cache is bfloat16 or int8.
 
     If two tokens name the same slot, the later one stays. On an error nothing has been written.
     """
     _native.store_kv(
-        key_TMH, value_TMH, slot_mapping_T, key_cache_CSMH, value_cache_CSMH, key_scales_CSM, value_scales_CSM
+        key_TMH, value_TMH, slot_mapping_T, key_cache_CMHS, value_cache_CMSH, key_scales_CMS, value_scales_CMS
     )
 
 
 def paged_attention(
     q_TNH: F32,
-    key_cache_CSMH: KVArray,
-    value_cache_CSMH: KVArray,
+    key_cache_CMHS: KVArray,
+    value_cache_CMSH: KVArray,
     block_table_RB: I32,
     query_start_loc_R1: I32,
     seq_lens_R: I32,
     scale: float,
     *,
-    key_scales_CSM: F32 | None = None,
-    value_scales_CSM: F32 | None = None,
+    key_scales_CMS: F32 | None = None,
+    value_scales_CMS: F32 | None = None,
     out: F32 | None = None,
     isa: str | None = None,
 ) -> F32:
@@ -55,14 +57,14 @@ def paged_attention(
     out = np.empty(q_TNH.shape, np.float32) if out is None else out
     _native.paged_attention(
         q_TNH,
-        key_cache_CSMH,
-        value_cache_CSMH,
+        key_cache_CMHS,
+        value_cache_CMSH,
         block_table_RB,
         query_start_loc_R1,
         seq_lens_R,
         scale,
-        key_scales_CSM,
-        value_scales_CSM,
+        key_scales_CMS,
+        value_scales_CMS,
         out,
         isa,
     )
@@ -74,16 +76,16 @@ def rotary_paged_attention(
     cos_TP: F32,
     sin_TP: F32,
     slot_mapping_T: I64,
-    key_cache_CSMH: KVArray,
-    value_cache_CSMH: KVArray,
+    key_cache_CMHS: KVArray,
+    value_cache_CMSH: KVArray,
     block_table_RB: I32,
     query_start_loc_R1: I32,
     seq_lens_R: I32,
     scale: float,
     num_heads: int,
     *,
-    key_scales_CSM: F32 | None = None,
-    value_scales_CSM: F32 | None = None,
+    key_scales_CMS: F32 | None = None,
+    value_scales_CMS: F32 | None = None,
     out: F32 | None = None,
     isa: str | None = None,
 ) -> F32:
@@ -93,20 +95,20 @@ def rotary_paged_attention(
     turned in place. Everything else as in the three ops.
     """
     if out is None:
-        out = np.empty((len(qkv_TX), num_heads, key_cache_CSMH.shape[3]), np.float32)
+        out = np.empty((len(qkv_TX), num_heads, key_cache_CMHS.shape[2]), np.float32)
     _native.rotary_paged_attention(
         qkv_TX,
         cos_TP,
         sin_TP,
         slot_mapping_T,
-        key_cache_CSMH,
-        value_cache_CSMH,
+        key_cache_CMHS,
+        value_cache_CMSH,
         block_table_RB,
         query_start_loc_R1,
         seq_lens_R,
         scale,
-        key_scales_CSM,
-        value_scales_CSM,
+        key_scales_CMS,
+        value_scales_CMS,
         out,
         isa,
     )

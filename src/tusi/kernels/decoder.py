@@ -105,15 +105,16 @@ class DecoderStack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerKVCache:
-    """Keys and values of one layer: [blocks, block_size, M, H] float32, uint16 holding bfloat16, or int8.
+    """Keys [blocks, M, H, block_size] and values [blocks, M, block_size, H] of one layer: float32, uint16 holding
+    bfloat16, or int8.
 
-    int8 comes with one float32 scale a token and head, [blocks, block_size, M].
+    int8 comes with one float32 scale a token and head, [blocks, M, block_size].
     """
 
-    key_CSMH: KVArray
-    value_CSMH: KVArray
-    key_scales_CSM: F32 | None = None
-    value_scales_CSM: F32 | None = None
+    key_CMHS: KVArray
+    value_CMSH: KVArray
+    key_scales_CMS: F32 | None = None
+    value_scales_CMS: F32 | None = None
     native: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -121,7 +122,7 @@ class LayerKVCache:
 
     @property
     def arrays(self) -> tuple[KVArray, KVArray, F32 | None, F32 | None]:
-        return self.key_CSMH, self.value_CSMH, self.key_scales_CSM, self.value_scales_CSM
+        return self.key_CMHS, self.value_CMSH, self.key_scales_CMS, self.value_scales_CMS
 
 
 def run_stack(

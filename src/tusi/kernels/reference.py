@@ -126,21 +126,23 @@ def store_kv(
     key_TMH: F32,
     value_TMH: F32,
     slot_mapping_T: I64,
-    key_cache_CSMH: KVArray,
-    value_cache_CSMH: KVArray,
-    key_scales_CSM: F32 | None = None,
-    value_scales_CSM: F32 | None = None,
+    key_cache_CMHS: KVArray,
+    value_cache_CMSH: KVArray,
+    key_scales_CMS: F32 | None = None,
+    value_scales_CMS: F32 | None = None,
 ) -> None:
     """Write each token's key and value to its slot (block * S + offset), rounding if the cache is bfloat16 or int8."""
-    for cache, scales, rows in (
-        (key_cache_CSMH, key_scales_CSM, key_TMH),
-        (value_cache_CSMH, value_scales_CSM, value_TMH),
+    size = value_cache_CMSH.shape[2]
+    blocks_T, offsets_T = slot_mapping_T // size, slot_mapping_T % size
+    for cache_CMSH, scales_CMS, rows_TMH in (
+        (key_cache_CMHS.swapaxes(2, 3), key_scales_CMS, key_TMH),
+        (value_cache_CMSH, value_scales_CMS, value_TMH),
     ):
-        flat = cache.reshape(-1, *cache.shape[2:])
-        if scales is not None:
-            flat[slot_mapping_T], scales.reshape(-1, scales.shape[2])[slot_mapping_T] = quantize_heads(rows)
+        if scales_CMS is not None:
+            cache_CMSH[blocks_T, :, offsets_T], scales_CMS[blocks_T, :, offsets_T] = quantize_heads(rows_TMH)
         else:
-            flat[slot_mapping_T] = f32_to_bf16(rows) if cache.dtype == np.uint16 else rows
+            stored_TMH = f32_to_bf16(rows_TMH) if cache_CMSH.dtype == np.uint16 else rows_TMH
+            cache_CMSH[blocks_T, :, offsets_T] = stored_TMH
 
 
 def quantize_heads(x_TMH: F32) -> tuple[I8, F32]:
@@ -157,15 +159,15 @@ def quantize_heads(x_TMH: F32) -> tuple[I8, F32]:
 
 def paged_attention(
     q_TNH: F32,
-    key_cache_CSMH: KVArray,
-    value_cache_CSMH: KVArray,
+    key_cache_CMHS: KVArray,
+    value_cache_CMSH: KVArray,
     block_table_RB: I32,
     query_start_loc_R1: I32,
     seq_lens_R: I32,
     scale: float,
     *,
-    key_scales_CSM: F32 | None = None,
-    value_scales_CSM: F32 | None = None,
+    key_scales_CMS: F32 | None = None,
+    value_scales_CMS: F32 | None = None,
 ) -> F32:
     """Causal grouped-query attention over a paged cache.
 
@@ -175,8 +177,8 @@ def paged_attention(
     out = np.empty_like(q_TNH)
     for r, seq_len in enumerate(seq_lens_R):
         begin, end = query_start_loc_R1[r], query_start_loc_R1[r + 1]
-        keys = _gather(key_cache_CSMH, key_scales_CSM, block_table_RB[r], int(seq_len))
-        values = _gather(value_cache_CSMH, value_scales_CSM, block_table_RB[r], int(seq_len))
+        keys = _gather(key_cache_CMHS.swapaxes(2, 3), key_scales_CMS, block_table_RB[r], int(seq_len))
+        values = _gather(value_cache_CMSH, value_scales_CMS, block_table_RB[r], int(seq_len))
         first = int(seq_len) - int(end - begin)
         mask = np.arange(seq_len)[None, :] > (first + np.arange(end - begin))[:, None]
         out[begin:end] = _attend(q_TNH[begin:end], keys, values, scale, mask)
@@ -188,25 +190,25 @@ def rotary_paged_attention(
     cos_TP: F32,
     sin_TP: F32,
     slot_mapping_T: I64,
-    key_cache_CSMH: KVArray,
-    value_cache_CSMH: KVArray,
+    key_cache_CMHS: KVArray,
+    value_cache_CMSH: KVArray,
     block_table_RB: I32,
     query_start_loc_R1: I32,
     seq_lens_R: I32,
     scale: float,
     num_heads: int,
     *,
-    key_scales_CSM: F32 | None = None,
-    value_scales_CSM: F32 | None = None,
+    key_scales_CMS: F32 | None = None,
+    value_scales_CMS: F32 | None = None,
 ) -> F32:
     """Turn queries and keys of qkv (in place), store keys and values, attend."""
-    kv_heads, head_dim = key_cache_CSMH.shape[2:]
+    kv_heads, head_dim = key_cache_CMHS.shape[1:3]
     heads = qkv_TX.reshape(len(qkv_TX), num_heads + 2 * kv_heads, head_dim)
     turned = heads[:, : num_heads + kv_heads]
     turned[...] = rotary_interleaved(turned, cos_TP, sin_TP)
     key_TMH, value_TMH = turned[:, num_heads:], heads[:, num_heads + kv_heads :]
-    caches = (key_cache_CSMH, value_cache_CSMH)
-    store_kv(key_TMH, value_TMH, slot_mapping_T, *caches, key_scales_CSM, value_scales_CSM)
+    caches = (key_cache_CMHS, value_cache_CMSH)
+    store_kv(key_TMH, value_TMH, slot_mapping_T, *caches, key_scales_CMS, value_scales_CMS)
     return paged_attention(
         turned[:, :num_heads],
         *caches,
@@ -214,8 +216,8 @@ def rotary_paged_attention(
         query_start_loc_R1,
         seq_lens_R,
         scale,
-        key_scales_CSM=key_scales_CSM,
-        value_scales_CSM=value_scales_CSM,
+        key_scales_CMS=key_scales_CMS,
+        value_scales_CMS=value_scales_CMS,
     )
 
 
@@ -271,12 +273,13 @@ def _sigmoid(x: F32) -> F32:
         return (1.0 / (1.0 + np.exp(-x))).astype(np.float32)
 
 
-def _gather(cache_CSMH: KVArray, scales_CSM: F32 | None, blocks_B: I32, seq_len: int) -> F32:
-    size = cache_CSMH.shape[1]
+def _gather(cache_CMSH: KVArray, scales_CMS: F32 | None, blocks_B: I32, seq_len: int) -> F32:
+    """The first seq_len tokens of these blocks, widened: [tokens, M, H]."""
+    _, kv_heads, size, head_dim = cache_CMSH.shape
     blocks_B = blocks_B[: -(-seq_len // size)]
-    rows = cache_CSMH[blocks_B].reshape(-1, *cache_CSMH.shape[2:])[:seq_len]
-    if scales_CSM is not None:
-        scales = scales_CSM[blocks_B].reshape(-1, scales_CSM.shape[2])[:seq_len]
+    rows = cache_CMSH[blocks_B].swapaxes(1, 2).reshape(-1, kv_heads, head_dim)[:seq_len]
+    if scales_CMS is not None:
+        scales = scales_CMS[blocks_B].swapaxes(1, 2).reshape(-1, kv_heads)[:seq_len]
         return rows.astype(np.float32) * scales[..., None]
     return bf16_to_f32(rows.astype(np.uint16)) if rows.dtype == np.uint16 else rows.astype(np.float32)
 

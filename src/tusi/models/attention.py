@@ -49,14 +49,14 @@ class TextAttention:
             cos_TP,
             sin_TP,
             attn.slot_mapping_T,
-            kv_cache.key_CSMH,
-            kv_cache.value_CSMH,
+            kv_cache.key_CMHS,
+            kv_cache.value_CMSH,
             attn.block_table_RB,
             attn.query_start_loc_R1,
             attn.seq_lens_R,
             self.head_dim**-0.5,
             self.num_heads,
-            key_scales_CSM=kv_cache.key_scales_CSM,
-            value_scales_CSM=kv_cache.value_scales_CSM,
+            key_scales_CMS=kv_cache.key_scales_CMS,
+            value_scales_CMS=kv_cache.value_scales_CMS,
         )
         return self.o_proj.linear_add(out_TNH.reshape(len(hidden_TD), -1), hidden_TD)

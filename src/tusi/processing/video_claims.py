@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from tusi.core.env import child_environment
 from tusi.core.errors import UnsupportedMedia
 from tusi.processing.limits import MediaLimits, check_limit
 
@@ -89,7 +90,7 @@ def _try_out(file: BinaryIO, formats: str, limits: MediaLimits) -> int | None:
                 [sys.executable, "-P", str(_TRIAL), formats, str(limits.max_video_index_bytes)],
                 stdin=copy,
                 capture_output=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env=child_environment(PYTHONPATH=os.pathsep.join(path for path in sys.path if path)),
                 timeout=_PATIENCE,
                 check=False,
             )
