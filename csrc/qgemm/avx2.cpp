@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include "qgemm/qgemm.h"
+#include "qgemm/round_avx2.h"
 
 namespace tusi::avx2 {
 namespace {
@@ -31,11 +32,6 @@ __m256i four_bytes(const std::int8_t* from) {
 }
 
 __m256i load(const std::uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
-
-__m256i lanes_below(std::int64_t count) {
-  const int bound = count > 8 ? 8 : static_cast<int>(count);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(bound), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 void store(const BlockPair& p, int j, std::int64_t row, int half, __m256 values) {
   if (p.lanes[j] <= 8 * half) return;
@@ -185,110 +181,6 @@ void float_rows(const PackedMatrix& w, const FloatRows& x, std::int64_t t0, std:
 
 void float_pair(const PackedMatrix& w, const FloatRows& x, std::int64_t t0, std::int64_t t1, const BlockPair& p) {
   w.four_bits ? float_rows<true>(w, x, t0, t1, p) : float_rows<false>(w, x, t0, t1, p);
-}
-
-int largest_lane(__m256i v) {
-  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4E));
-  return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
-}
-
-int sum_lanes(__m256i v) {
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
-  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
-}
-
-// The low byte of each lane.
-void store_bytes(std::int8_t* to, __m256i v) {
-  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packs_epi16(words, words));
-}
-
-// One group, of any width and with any values.
-void round_group(const PackedMatrix& w, std::int64_t group, const float* from, std::int8_t* to, float* scale,
-                 std::int32_t* offset) {
-  const std::int64_t left = w.inner - group * w.group_size;
-  const std::int64_t columns = left < w.group_size ? left : w.group_size;
-  const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
-  __m256i largest_bits = _mm256_setzero_si256();
-  for (std::int64_t k = 0; k < columns; k += 8) {
-    const __m256i bits = _mm256_castps_si256(_mm256_maskload_ps(from + k, lanes_below(columns - k)));
-    largest_bits = _mm256_max_epi32(largest_bits, _mm256_and_si256(bits, magnitude));
-  }
-  const int bits = largest_lane(largest_bits);
-  float largest;
-  __builtin_memcpy(&largest, &bits, sizeof(largest));
-  const bool finite = bits < 0x7F800000, zero = !finite || largest < 0x1p-100F;
-  *scale = finite ? (zero ? 0.0F : largest / 127.0F) : __builtin_nanf("");
-  const __m256 factors = _mm256_set1_ps(zero ? 0.0F : 127.0F / largest);
-  __m256i total = _mm256_setzero_si256();
-  for (std::int64_t k = 0; k < columns; k += 8) {  // whole chunks, so the padding is written too
-    const __m256 values = _mm256_maskload_ps(from + k, lanes_below(zero ? 0 : columns - k));
-    const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(values, factors));
-    total = _mm256_add_epi32(total, rounded);
-    store_bytes(to + k, rounded);
-  }
-  *offset = -w.zero * sum_lanes(total);
-}
-
-// One lane for each of four vectors, by an operation that does not mind the order.
-template <class Operation>
-__m128i lanes_of_four(const __m256i (&v)[4], const Operation& operation) {
-  const __m256i ab = operation(_mm256_unpacklo_epi32(v[0], v[1]), _mm256_unpackhi_epi32(v[0], v[1]));
-  const __m256i cd = operation(_mm256_unpacklo_epi32(v[2], v[3]), _mm256_unpackhi_epi32(v[2], v[3]));
-  const __m256i all = operation(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd));
-  return _mm256_castsi256_si128(operation(all, _mm256_permute2x128_si256(all, all, 1)));
-}
-
-// Four whole groups of `size` columns, a multiple of 8; they share the steps that a group has few of. False if a value is
-// not finite: then nothing is written.
-bool round_four(std::int64_t size, int zero, const float* from, std::int8_t* to, float* scales, std::int32_t* offsets) {
-  const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
-  __m256i most[4], totals[4];
-  for (int g = 0; g < 4; ++g) {
-    most[g] = _mm256_setzero_si256();
-    for (std::int64_t k = 0; k < size; k += 8) {
-      const __m256i bits = _mm256_castps_si256(_mm256_loadu_ps(from + g * size + k));
-      most[g] = _mm256_max_epi32(most[g], _mm256_and_si256(bits, magnitude));
-    }
-  }
-  const __m128i bits = lanes_of_four(most, [](__m256i a, __m256i b) { return _mm256_max_epi32(a, b); });
-  if (_mm_movemask_epi8(_mm_cmpgt_epi32(bits, _mm_set1_epi32(0x7F7FFFFF))) != 0) return false;
-  const __m128 largest = _mm_castsi128_ps(bits), end = _mm_set1_ps(127.0F);
-  const __m128 small = _mm_cmplt_ps(largest, _mm_set1_ps(0x1p-100F));
-  _mm_storeu_ps(scales, _mm_andnot_ps(small, _mm_div_ps(largest, end)));
-  float factors[4];
-  _mm_storeu_ps(factors, _mm_andnot_ps(small, _mm_div_ps(end, largest)));
-  for (int g = 0; g < 4; ++g) {
-    totals[g] = _mm256_setzero_si256();
-    for (std::int64_t k = g * size; k < (g + 1) * size; k += 8) {
-      const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(from + k), _mm256_set1_ps(factors[g])));
-      totals[g] = _mm256_add_epi32(totals[g], rounded);
-      store_bytes(to + k, rounded);
-    }
-  }
-  const __m128i sums = lanes_of_four(totals, [](__m256i a, __m256i b) { return _mm256_add_epi32(a, b); });
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(offsets), _mm_mullo_epi32(sums, _mm_set1_epi32(-zero)));
-  return true;
-}
-
-void round_groups(const PackedMatrix& w, std::int64_t g0, std::int64_t g1, const float* x, std::int8_t* codes,
-                  float* scales, std::int32_t* offsets) {
-  const std::int64_t whole = w.group_size % 8 == 0 ? w.inner / w.group_size : 0;  // groups that have no padding
-  std::int64_t group = g0;
-  while (group < g1) {
-    const float* from = x + (group - g0) * w.group_size;
-    std::int8_t* to = codes + group * w.group_chunks * chunk_columns;
-    if (group + 4 <= g1 && group + 4 <= whole &&
-        (w.group_size == 32 ? round_four(32, w.zero, from, to, scales + group, offsets + group)
-                            : round_four(w.group_size, w.zero, from, to, scales + group, offsets + group))) {
-      group += 4;
-    } else {
-      round_group(w, group, from, to, scales + group, offsets + group);
-      ++group;
-    }
-  }
 }
 
 // exp by a polynomial on -ln2/2..ln2/2 and a shift of the exponent; the same steps in every file.

@@ -79,10 +79,11 @@ def test_the_layout_is_the_one_that_is_written_down() -> None:
 @each_isa
 @both_bits
 def test_activations_round_to_the_twins_bits(isa: str, bits: int) -> None:
-    for k in (1, 7, 16, 33, 100):
+    for k in (1, 7, 16, 33, 100, 300):  # 300: several groups of 32 at once, and a short one behind them
         x_TK = normal(9, k, scale=3.0)
         x_TK[1], x_TK[2], x_TK[3] = 0.0, 1e-32, 1e30
         x_TK[4, 0], x_TK[5, -1], x_TK[6, k // 2] = np.nan, np.inf, -np.inf
+        x_TK[7, : k // 3] = 1e-32  # groups of zeros beside others
         for group_size in GROUP_SIZES:
             got = kernels.round_activations(x_TK, group_size, bits, isa=isa)
             for one, expected in zip(got, reference_packed.round_activations(x_TK, group_size, bits), strict=True):
