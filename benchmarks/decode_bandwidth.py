@@ -13,7 +13,7 @@ import argparse
 from collections import defaultdict
 from statistics import median
 
-from tusi.bench.ceilings import Beside, Peaks, read_bandwidth
+from tusi.bench.ceilings import Beside, Peaks
 from tusi.bench.subject import load_subject
 from tusi.bench.text import TextBench
 from tusi.bench.watched import WatchedModel
@@ -24,21 +24,9 @@ BIN = 10  # GB/s
 MOST_CHANGE = 0.1
 
 
-class Looks(Beside):
-    """Keeps both looks of each round."""
-
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-        super().__init__(self._look_once)
-
-    def _look_once(self) -> float:
-        self.seen.append(read_bandwidth())
-        return self.seen[-1]
-
-    @property
-    def steady(self) -> list[bool]:
-        pairs = zip(self.seen[::2], self.seen[1::2], strict=True)
-        return [abs(a - b) <= MOST_CHANGE * max(a, b) for a, b in pairs]
+def is_steady(looks: tuple[float, float]) -> bool:
+    """Whether memory was as fast after a round as before."""
+    return max(looks) - min(looks) <= MOST_CHANGE * max(looks)
 
 
 def main() -> None:
@@ -52,15 +40,15 @@ def main() -> None:
     subject = load_subject(args.folder, dtype="auto", engine_config=config)
     watched = WatchedModel(subject.model)
     bench = TextBench(EngineCore(watched, config), watched, Peaks(by_unit={}), args.rounds)
-    looks = Looks()
-    result = bench.decode(args.sequences, args.tokens, looks)
+    beside = Beside()
+    result = bench.decode(args.sequences, args.tokens, beside)
     if result.mbu is None:
         raise SystemExit("the bench told no share of the bandwidth.")
     bins: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for steady, bandwidth, rate, mbu in zip(
-        looks.steady, result.bandwidth.values, result.rate.values, result.mbu.values, strict=True
+    for looks, bandwidth, rate, mbu in zip(
+        beside.looks, result.bandwidth.values, result.rate.values, result.mbu.values, strict=True
     ):
-        if steady:
+        if is_steady(looks):
             bins[int(bandwidth // BIN) * BIN].append((rate, mbu))
     print("GB/s beside  rounds  tok/s   MBU (least to most)")
     for low, rounds in sorted(bins.items()):
@@ -69,7 +57,9 @@ def main() -> None:
             f"{low:3d} to {low + BIN:3d}    {len(rounds):4d}  {median(rates):6.1f}  {median(shares):4.0%}"
             f"  ({min(shares):.0%} to {max(shares):.0%})"
         )
-    print(f"left out, the bandwidth changed meanwhile: {looks.steady.count(False)} of {args.rounds}")
+    print(
+        f"left out, the bandwidth changed meanwhile: {args.rounds - sum(map(is_steady, beside.looks))} of {args.rounds}"
+    )
 
 
 if __name__ == "__main__":

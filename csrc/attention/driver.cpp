@@ -206,13 +206,11 @@ void attend_groups(std::int64_t groups, std::int64_t together, bool serial, cons
     }
     for (std::int64_t i = 0; i < together; ++i) totals(i).write();
   };
-  if (serial) {
-    for (std::int64_t group = 0; group < groups; ++group) attend(group);
-  } else {
-    parallel_walk(groups, 1, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t group = begin; group < end; ++group) attend(group);
-    });
-  }
+  const auto attend_all = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t group = begin; group < end; ++group) attend(group);
+  };
+  if (serial) return attend_all(0, groups);
+  parallel_walk(groups, 1, attend_all);
 }
 
 // Few queries and long contexts (one conversation that decodes): the spans of a block go to different threads and are

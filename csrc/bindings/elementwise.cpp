@@ -34,8 +34,7 @@ std::int64_t rows_of(const View& view) {
   return rows;
 }
 
-void rms_norm_op(const In& x_TD, const In& weight_D, double eps, const Out& out_TD,
-                 const IsaName& isa) {
+void rms_norm_op(const In& x_TD, const In& weight_D, double eps, const Out& out_TD, const IsaName& isa) {
   const View x = check("x_TD", x_TD, {Dtype::f32}, {});
   const View weight = check("weight_D", weight_D, {Dtype::f32}, {last_axis(x)});
   const View result = check("out", out_TD, {Dtype::f32}, {});
@@ -44,8 +43,9 @@ void rms_norm_op(const In& x_TD, const In& weight_D, double eps, const Out& out_
   no_overlap(result, weight, false);
   const NormKernels& kernels = select_norm_kernels(choose_isa(isa));
   const ReleasedGil release;
-  rms_norm({in<float>(x), in<float>(weight), nullptr, out<float>(result), rows_of(x), x.shape.back(),
-            static_cast<float>(eps)}, kernels);
+  const NormArgs args{in<float>(x), in<float>(weight), nullptr, out<float>(result), rows_of(x), x.shape.back(),
+                      static_cast<float>(eps)};
+  rms_norm(args, kernels);
 }
 
 void layer_norm_op(const In& x_TD, const In& weight_D, const In& bias_D, double eps, const Out& out_TD,
@@ -60,8 +60,9 @@ void layer_norm_op(const In& x_TD, const In& weight_D, const In& bias_D, double 
   no_overlap(result, bias, false);
   const NormKernels& kernels = select_norm_kernels(choose_isa(isa));
   const ReleasedGil release;
-  layer_norm({in<float>(x), in<float>(weight), in<float>(bias), out<float>(result), rows_of(x), x.shape.back(),
-              static_cast<float>(eps)}, kernels);
+  const NormArgs args{in<float>(x), in<float>(weight), in<float>(bias), out<float>(result), rows_of(x), x.shape.back(),
+                      static_cast<float>(eps)};
+  layer_norm(args, kernels);
 }
 
 std::pair<View, View> check_unary(const In& x_any, const Out& out_any) {
@@ -119,8 +120,9 @@ void rotary_op(const In& x_TNH, const In& cos_TP, const In& sin_TP, const Out& o
   no_overlap(result, sin, false);
   const RotaryKernels& kernels = select_rotary_kernels(choose_isa(isa));
   const ReleasedGil release;
-  op({in<float>(x), in<float>(cos), in<float>(sin), out<float>(result), x.shape[0], x.shape[1], x.shape[2],
-      x.shape[1] * x.shape[2]}, kernels);
+  const RotaryArgs args{in<float>(x), in<float>(cos), in<float>(sin), out<float>(result), x.shape[0], x.shape[1],
+                        x.shape[2], x.shape[1] * x.shape[2]};
+  op(args, kernels);
 }
 
 void topk_softmax_op(const In& logits_TE, const In& bias_E, std::int64_t k, double norm_min, const Out& weights_TK,
@@ -135,8 +137,9 @@ void topk_softmax_op(const In& logits_TE, const In& bias_E, std::int64_t k, doub
   const View ids = check("ids_TK", ids_TK, {Dtype::i32}, {logits.shape[0], k});
   const RoutingKernels& kernels = select_routing_kernels(choose_isa(isa));
   const ReleasedGil release;
-  topk_softmax({in<float>(logits), in<float>(bias), out<float>(weights), out<std::int32_t>(ids), logits.shape[0],
-                logits.shape[1], k, static_cast<float>(norm_min)}, kernels);
+  const RoutingArgs args{in<float>(logits), in<float>(bias), out<float>(weights), out<std::int32_t>(ids),
+                         logits.shape[0], logits.shape[1], k, static_cast<float>(norm_min)};
+  topk_softmax(args, kernels);
 }
 
 void bf16_to_f32_op(const In& bits_any, const Out& out_any) {

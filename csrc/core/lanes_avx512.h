@@ -2,6 +2,8 @@
 // `static`, so that no other file ends up with them.
 #pragma once
 
+#include <cstdint>
+
 #include "core/avx512_intrinsics.h"
 
 namespace tusi::avx512 {
@@ -26,11 +28,15 @@ static inline float largest_lane(__m512 v) {
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
+static inline __mmask16 first_lanes(std::int64_t count) {
+  return count >= 16 ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << count) - 1U);
+}
+
 // Sixteen floats of a row of `count` from element h on; zero beyond its end.
 static inline __m512 load_floats(const float* row, int h, int count) {
   if (h + 16 <= count) return _mm512_loadu_ps(row + h);
   if (h >= count) return _mm512_setzero_ps();
-  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << (count - h)) - 1U), row + h);
+  return _mm512_maskz_loadu_ps(first_lanes(count - h), row + h);
 }
 
 // Sixteen numbers of 32 bits each: rows become columns.

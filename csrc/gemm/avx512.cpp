@@ -2,6 +2,7 @@
 // alone on purpose: they would round the activations, which are float32 here.
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
 #include "core/avx512_intrinsics.h"
+#include "core/lanes_avx512.h"
 #include "gemm/gemm.h"
 
 namespace tusi::avx512 {
@@ -126,7 +127,7 @@ void micro_tile(const PlainMatrix& matrix, const FloatRows& x, std::int64_t t, s
     }
   }
   if (k < inner) {
-    const __mmask16 rest = static_cast<__mmask16>((1U << (inner - k)) - 1U);
+    const __mmask16 rest = first_lanes(inner - k);
     __m512 weights[NN];
     for (int j = 0; j < NN; ++j) weights[j] = W::load_first(w[j] + k, rest);
 #pragma GCC unroll 4
@@ -158,8 +159,7 @@ void one_token(const PlainMatrix& matrix, const FloatRows& x, std::int64_t t, st
       acc[0][0] = _mm512_fmadd_ps(_mm512_loadu_ps(values + k + lanes), Bf16Weight::load(w + k + lanes), acc[0][0]);
     }
     for (; k < inner; k += lanes) {
-      const std::int64_t left = inner - k;
-      const __mmask16 rest = static_cast<__mmask16>(left >= lanes ? 0xFFFFU : (1U << left) - 1U);
+      const __mmask16 rest = first_lanes(inner - k);
       acc[0][0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rest, values + k), Bf16Weight::load_first(w + k, rest),
                                   acc[0][0]);
     }

@@ -12,10 +12,8 @@
 namespace tusi {
 namespace {
 
-// How much a thread takes at a time. Few tokens wait for memory, and long stretches of an expert's rows come faster; of
-// the output many tokens take less, as they need room for their sums.
-constexpr std::int64_t most_items = 4;
-constexpr std::int64_t few_tokens = 16, most_pairs = 8;
+// How much a thread takes at a time; of the output many tokens take less, as they need room for their sums.
+constexpr std::int64_t most_items = 4, most_pairs = 8;
 constexpr std::int64_t tile_tokens = 96;  // rows whose intermediate values a thread holds at a time
 
 void route(const Call& c, const Pool& pool, float* weights, std::int32_t* ids) {

@@ -1,4 +1,5 @@
-// AVX-512 (F). The same steps as generic.cpp in the same order; sums stay at eight lanes, so that they are; compiled without contraction.
+// AVX-512 (F). The same steps as generic.cpp in the same order, for which sums stay at eight lanes; compiled without
+// contraction.
 // Only this file's own code may be compiled with its flags: no shared inline helper, no standard library.
 #include "core/avx512_intrinsics.h"
 #include "norm/norm.h"

@@ -212,7 +212,7 @@ void silu_and_mul(float* gate, const float* up, std::int64_t count) {
   }
 }
 
-constexpr QgemmKernels kernels{int8_pair, float_pair, round_groups, silu_and_mul};
+constexpr QgemmKernels kernels{int8_pair, float_pair, round_groups<Eight>, silu_and_mul};
 
 }  // namespace
 

@@ -71,8 +71,7 @@ const char* next_scales(const PackedMatrix& w, const NextBlock& next, std::int64
 }
 
 void store(const BlockPair& p, int j, std::int64_t row, __m512 values) {
-  const __mmask16 lanes = static_cast<__mmask16>((1U << p.lanes[j]) - 1U);
-  _mm512_mask_storeu_ps(p.out[j] + row * p.stride, lanes, values);
+  _mm512_mask_storeu_ps(p.out[j] + row * p.stride, first_lanes(p.lanes[j]), values);
 }
 
 std::int64_t source_row(const std::int32_t* index, std::int64_t row) { return index == nullptr ? row : index[row]; }
@@ -373,7 +372,7 @@ void silu_and_mul(float* gate, const float* up, std::int64_t count) {
   }
 }
 
-constexpr QgemmKernels kernels{int8_pair, float_pair, round_groups, silu_and_mul};
+constexpr QgemmKernels kernels{int8_pair, float_pair, round_groups<Sixteen>, silu_and_mul};
 
 }  // namespace
 

@@ -12,8 +12,7 @@ namespace {
 constexpr std::int64_t x_block_bytes = 256 * 1024;
 // Below this many multiplications waking another thread costs more than it gives.
 constexpr std::int64_t serial_work = 256 * 1024;
-// Few tokens wait for memory, and a thread that goes on without a look at what the others do reads faster.
-constexpr std::int64_t few_tokens = 16, most_pairs = 4;
+constexpr std::int64_t most_pairs = 4;  // of blocks at a time, for few tokens
 
 // How the product is cut: items are pairs of weight blocks by blocks of tokens.
 struct Plan {

@@ -17,6 +17,9 @@ PackedMatrix packed_matrix(std::int64_t rows, std::int64_t inner, std::int64_t g
 
 std::int64_t blocks_of(const PackedMatrix& w) noexcept;
 
+// So few wait for memory: a thread that goes on for long, without a look at what the others do, reads faster.
+constexpr std::int64_t few_tokens = 16;
+
 // Where a block lies, for BlockPair::next; nulls beyond the last.
 NextBlock block_at(const PackedMatrix& w, std::int64_t block) noexcept;
 

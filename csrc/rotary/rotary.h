@@ -2,7 +2,7 @@
 //   interleaved  pairs (2j, 2j + 1)    (GPT-J order)
 //   half         pairs (j, j + H/2)    (NeoX order)
 //   first' = first * cos[j] - second * sin[j];  second' = second * cos[j] + first * sin[j]
-// each step rounded, never fused: the same bits on every instruction set.
+// each step rounded, never fused: the same bits on every instruction set, but for which NaN a NaN is.
 // cos and sin are [T][H/2]; out may be x itself. The next token of both is `stride` floats on. Reference: rotary_* in
 // src/tusi/kernels/reference.py. Types and declarations only: ISA files include this.
 #pragma once

@@ -9,10 +9,6 @@ namespace {
 
 constexpr int lanes = 16;
 
-__mmask16 lanes_left(std::int64_t count) {
-  return count >= lanes ? static_cast<__mmask16>(0xFFFF) : static_cast<__mmask16>((1U << count) - 1U);
-}
-
 Extremes extremes(const float* x, std::int64_t count, float* block_largest) {
   const __m512 first = _mm512_set1_ps(x[0]);
   __m512 largest = first, smallest = first;
@@ -22,7 +18,7 @@ Extremes extremes(const float* x, std::int64_t count, float* block_largest) {
     const __m512 filler = _mm512_set1_ps(x[begin]);
     __m512 of_block = filler;
     for (std::int64_t i = begin; i < begin + sampling_block && i < count; i += lanes) {
-      const __mmask16 mask = lanes_left(count - i);
+      const __mmask16 mask = first_lanes(count - i);
       const __m512 values = _mm512_mask_blend_ps(mask, filler, _mm512_maskz_loadu_ps(mask, x + i));
       nan = static_cast<__mmask16>(nan | _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q));
       of_block = _mm512_max_ps(values, of_block);
@@ -40,7 +36,7 @@ void weights(const float* x, float* out, std::int64_t count, float largest, floa
   const __m512 all_largest = _mm512_set1_ps(largest), all_temperature = _mm512_set1_ps(temperature);
   const __m512 all_least = _mm512_set1_ps(least), all_lowest = _mm512_set1_ps(lowest);
   for (std::int64_t i = 0; i < count; i += lanes) {
-    const __mmask16 mask = lanes_left(count - i);
+    const __mmask16 mask = first_lanes(count - i);
     const __m512 values = _mm512_maskz_loadu_ps(mask, x + i);
     const __m512 q = _mm512_div_ps(_mm512_sub_ps(values, all_largest), all_temperature);
     const __mmask16 kept = static_cast<__mmask16>(_mm512_cmp_ps_mask(values, all_least, _CMP_GE_OQ) &
@@ -61,7 +57,7 @@ double sum_at_least(const float* x, std::int64_t count, float threshold) {
   const __m512 bound = _mm512_set1_ps(threshold);
   __m512d low = _mm512_setzero_pd(), high = low;
   for (std::int64_t i = 0; i < count; i += lanes) {
-    const __m512 values = _mm512_maskz_loadu_ps(lanes_left(count - i), x + i);
+    const __m512 values = _mm512_maskz_loadu_ps(first_lanes(count - i), x + i);
     const __mmask16 kept = _mm512_cmp_ps_mask(values, bound, _CMP_GE_OQ);
     const __m512 some = _mm512_mask_blend_ps(kept, _mm512_setzero_ps(), values);
     low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(some)));

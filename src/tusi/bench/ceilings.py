@@ -55,11 +55,17 @@ class Beside:
 
     def __init__(self, look: Callable[[], float] = read_bandwidth) -> None:
         self._look = look
-        self.rates: list[float] = []
+        self.looks: list[tuple[float, float]] = []
+        """Before and after each run."""
+
+    @property
+    def rates(self) -> list[float]:
+        """The bandwidth of each run."""
+        return [(before + after) / 2 for before, after in self.looks]
 
     @contextmanager
     def run(self) -> Iterator[None]:
         """Look before and after the body; the mean of both is that run's bandwidth."""
         before = self._look()
         yield
-        self.rates.append((before + self._look()) / 2)
+        self.looks.append((before, self._look()))

@@ -5,8 +5,8 @@ requests, on how a prompt was cut into chunks, on the block size or on the threa
 instruction set to another. Caches are float32, bfloat16 (uint16 bits) or int8 with one float32 scale a token and
 head (`*_scales_CMS`, None otherwise). Keys lie on their side in each block, [M, H, S], so that a vector holds one
 element of neighbouring tokens; where S is a multiple of 16 they are read where they lie, else copied together first.
-Raises TypeError for a wrong dtype or a gap in memory; ValueError for a wrong
-shape and for any length, block id or slot that points outside its array. Shape letters: `tusi.kernels.reference`.
+Raises TypeError for a wrong dtype or a gap in memory; ValueError for a wrong shape and for any length, block id or slot
+that points outside its array. Shape letters: `tusi.kernels.reference`.
 """
 
 from __future__ import annotations

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from tusi.core.kv_dtype import KVCacheDtype
 from tusi.kernels import LayerKVCache
-from tusi.quant.memory import ALIGNMENT
+from tusi.quant.memory import zeros_array
 
 __all__ = ["AttentionMetadata", "LayerKVCache", "empty_kv_cache"]
 
 
 def empty_kv_cache(blocks: int, block_size: int, kv_heads: int, head_dim: int, dtype: KVCacheDtype) -> LayerKVCache:
-    """One layer's cache. Zeros, so that memory is committed as it is used."""
+    """One layer's cache. Zeros, so that memory is committed as it is used.
+
+    Aligned, so that a token's values touch no cache line more than they fill.
+    """
     scales = (blocks, kv_heads, block_size)
     items = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.int8}[dtype]
-    keys = _aligned_zeros((blocks, kv_heads, head_dim, block_size), items)
-    values = _aligned_zeros((*scales, head_dim), items)
+    keys = zeros_array((blocks, kv_heads, head_dim, block_size), items)
+    values = zeros_array((*scales, head_dim), items)
     if dtype != "int8":
         return LayerKVCache(keys, values)
-    return LayerKVCache(keys, values, _aligned_zeros(scales, np.float32), _aligned_zeros(scales, np.float32))
-
-
-def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """As np.zeros, from the beginning of a cache line on: a token's values then touch no line more than they fill."""
-    item = np.dtype(dtype)
-    nbytes = math.prod(shape) * item.itemsize
-    memory = np.zeros(nbytes + ALIGNMENT, np.uint8)
-    skip = -memory.ctypes.data % ALIGNMENT
-    return memory[skip : skip + nbytes].view(item).reshape(shape)
+    return LayerKVCache(keys, values, zeros_array(scales, np.float32), zeros_array(scales, np.float32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

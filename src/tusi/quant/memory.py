@@ -31,9 +31,7 @@ def empty_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 def empty_bytes(nbytes: int) -> NDArray[np.uint8]:
     """That many bytes; small ones from NumPy, large ones from the system, which fills them when first touched."""
     if nbytes < HUGE_PAGE:
-        memory = np.empty(nbytes + ALIGNMENT, np.uint8)
-        skip = -memory.ctypes.data % ALIGNMENT
-        return memory[skip : skip + nbytes]
+        return _from_line(np.empty(nbytes + ALIGNMENT, np.uint8), nbytes)
     try:
         # The default would be shared memory, which counts against another limit and is huge by another setting.
         region = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -45,4 +43,17 @@ def empty_bytes(nbytes: int) -> NDArray[np.uint8]:
         # Whole pages only: a thousand arrays that end in the middle of a huge page would waste a gigabyte.
         with contextlib.suppress(OSError):  # a kernel without them; small pages do
             region.madvise(mmap.MADV_HUGEPAGE, skip, nbytes // HUGE_PAGE * HUGE_PAGE)
+    return memory[skip : skip + nbytes]
+
+
+def zeros_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """As np.zeros, aligned to ALIGNMENT: memory is committed as it is used, page by page."""
+    item = np.dtype(dtype)
+    nbytes = math.prod(shape) * item.itemsize
+    return _from_line(np.zeros(nbytes + ALIGNMENT, np.uint8), nbytes).view(item).reshape(shape)
+
+
+def _from_line(memory: NDArray[np.uint8], nbytes: int) -> NDArray[np.uint8]:
+    """So many bytes of memory that has ALIGNMENT more, from the first multiple of it on."""
+    skip = -memory.ctypes.data % ALIGNMENT
     return memory[skip : skip + nbytes]

@@ -87,8 +87,9 @@ export class Uploads {
       this.onProgress(id);
     };
     const { file, expires } = await this.api.upload(blob, name, { lifetime: LIFETIME, signal, onProgress });
-    this.#names.set(id, { id, conversation, file, expires });
-    await this.store.put("uploads", { id, conversation, file, expires });
+    const entry = { id, conversation, file, expires };
+    this.#names.set(id, entry);
+    await this.store.put("uploads", entry);
     return file;
   }
 
