@@ -17,6 +17,7 @@ import pytest
 
 from tests.fixtures.batch_server import ANSWERED
 from tests.fixtures.http_server import Running, running, wait_until
+from tests.fixtures.scripted import ENDLESS
 from tests.server.test_chat_completions import data_url, model_of
 from tests.server.test_server_tools import TOOLS, add
 from tusi.backends.fake import FakeBackend, FakeReply
@@ -164,11 +165,12 @@ def test_lines_over_which_the_engine_stumbles_are_tried_again(fake: FakeBackend)
 
 
 def test_a_batch_is_cancelled_and_keeps_what_is_finished(fake: FakeBackend) -> None:
-    reached = threading.Event()
+    reached, is_cancelled = threading.Event(), threading.Event()
 
     def endless(_request: ChatRequest) -> FakeReply:
         reached.set()
-        return FakeReply(content="x" * 10_000_000)
+        assert is_cancelled.wait(30)
+        return ENDLESS
 
     fake.queue(echo, endless)
     with running(fake, ServerConfig(batch_concurrency=1, drain_seconds=5)) as server:
@@ -176,6 +178,7 @@ def test_a_batch_is_cancelled_and_keeps_what_is_finished(fake: FakeBackend) -> N
         batch = begin(client, [line("a"), line("b"), line("c")])
         assert reached.wait(30)
         assert client.batches.cancel(batch.id).status in ("cancelling", "cancelled")
+        is_cancelled.set()
         batch = ended(client, batch.id)
         assert (batch.status, batch.request_counts.completed) == ("cancelled", 1)
         assert [one["custom_id"] for one in lines_of(client, batch.output_file_id)] == ["a"]
@@ -228,7 +231,7 @@ def test_an_expired_batch_says_so_line_by_line(fake: FakeBackend, tmp_path: Path
         with state.transaction() as database:
             database.execute("UPDATE batches SET expires_at = 1")
         state.close()
-        return FakeReply(content="x" * 10_000_000)
+        return ENDLESS
 
     fake.queue(expire)
     with running(fake, ServerConfig(state_dir=tmp_path, batch_concurrency=1, drain_seconds=5)) as server:
