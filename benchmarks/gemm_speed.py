@@ -47,7 +47,7 @@ def median(rounds: int, run: Callable[[], object]) -> float:
 
 
 def bandwidth() -> float:
-    return statistics.median(kernels.read_bandwidths(1 << 29, 3))
+    return statistics.median(kernels.read_bandwidths(1 << 30, 2))
 
 
 def peak() -> float:

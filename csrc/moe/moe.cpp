@@ -12,7 +12,8 @@
 namespace tusi {
 namespace {
 
-// How much a thread takes at a time; of the output many tokens take less, as they need room for their sums.
+// How much a thread takes at a time, at most. A single token waits for memory alone, and each piece begins with a wait:
+// it takes as much as parallel_walk gives. Of the output many tokens take less, as they need room for their sums.
 constexpr std::int64_t most_items = 4, most_pairs = 8;
 constexpr std::int64_t tile_tokens = 96;  // rows whose intermediate values a thread holds at a time
 
@@ -190,10 +191,12 @@ void moe(const MoeArgs& args, const LinearKernels& kernels) {
   thread_local std::vector<Item> own_items;
   std::vector<Item>& items = own_items;  // of this thread, on every thread
   make_items(work.plan, &items);
-  parallel_walk(static_cast<std::int64_t>(items.size()), most_items,
+  const auto count = static_cast<std::int64_t>(items.size());
+  parallel_walk(count, args.tokens == 1 ? count : most_items,
                 [&](std::int64_t begin, std::int64_t end) { gate_up_items(c, items, begin, end); });
   constexpr std::int64_t pair = 2 * block_rows;
-  parallel_walk((args.width + pair - 1) / pair, args.tokens <= few_tokens ? most_pairs : 1,
+  const std::int64_t pairs = (args.width + pair - 1) / pair;
+  parallel_walk(pairs, args.tokens == 1 ? pairs : args.tokens <= few_tokens ? most_pairs : 1,
                 [&](std::int64_t begin, std::int64_t end) {
                   down_columns(c, begin * pair, std::min(end * pair, args.width));
                 });

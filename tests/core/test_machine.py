@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,29 @@ def test_this_machine_can_be_read_as_it_is() -> None:
 def test_memory_of_this_process(proc: Path) -> None:
     (proc / "proc" / "self" / "status").write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n")
     assert machine.process_memory() == machine.ProcessMemory(resident=1024 * 1024, peak=2048 * 1024)
+
+
+PEAKS = """
+import json
+from tusi.core import machine
+
+peaks = []
+for leave_out in (True, False):
+    if leave_out:
+        with machine.peak_unchanged():
+            bytes(bytearray(2**26))
+    else:
+        bytes(bytearray(2**26))
+    peaks.append(machine.process_memory().peak)
+print(json.dumps(peaks))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot forget a peak")
+def test_what_was_taken_for_a_while_can_be_left_out_of_the_peak() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
+    without, with_it = json.loads(done.stdout)
+    assert without < 2**26 < with_it
 
 
 def test_the_peak_is_told_where_there_is_no_proc(proc: Path) -> None:

@@ -14,13 +14,14 @@ from typing import TypeVar, get_args
 
 from tusi import kernels
 from tusi.bench.samples import Samples
+from tusi.core import machine
 from tusi.kernels.runtime import Unit
 
 T = TypeVar("T")
 
-READ_BYTES = 256 * 2**20
-"""Well above any last-level cache."""
-READ_ROUNDS = 24
+READ_BYTES = 2**30
+"""So much that no cache keeps some of it for the next round (benchmarks/bandwidth_by_size.py)."""
+READ_ROUNDS = 6
 """Of one look at the bandwidth: about a fifth of a second."""
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
@@ -46,8 +47,14 @@ def measure_peaks(*, rounds: int = 15, seconds: float = 0.1) -> Peaks:
 
 
 def read_bandwidth() -> float:
-    """GB/s (1e9) of memory right now. Raises MemoryError."""
-    return median(kernels.read_bandwidths(READ_BYTES, READ_ROUNDS))
+    """GB/s (1e9) of memory right now. Raises MemoryError.
+
+    Where memory is short it reads half of what is left: caches may then make it look faster, and shares of it lower.
+    """
+    available = machine.memory().available
+    size = READ_BYTES if available is None else min(READ_BYTES, max(available // 2, 1))
+    with machine.peak_unchanged():
+        return median(kernels.read_bandwidths(size, READ_ROUNDS))
 
 
 class Beside:

@@ -44,8 +44,8 @@ REQUIREMENTS: tuple[tuple[str, str, str], ...] = (
     ("uvicorn", "uvicorn", "0.34"),
 )
 # Well above any last-level cache, and long enough for the threads to settle.
-BANDWIDTH_BYTES = 512 * 2**20
-BANDWIDTH_ROUNDS = 25
+BANDWIDTH_BYTES = 2**30
+BANDWIDTH_ROUNDS = 12
 LOW_DISK_BYTES = 80 * 10**9
 LOW_MEMORY_BYTES = 185 * 10**8
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +69,27 @@ def process_memory() -> ProcessMemory:
     lines = dict(line.partition(":")[::2] for line in _read(_PROC / "self" / "status").splitlines())
     kilobytes = [_int((lines.get(key, "").split() or [""])[0]) for key in ("VmRSS", "VmHWM")]
     resident, peak = (None if value is None else value * 1024 for value in kilobytes)
-    return ProcessMemory(resident=resident, peak=_peak_of_rusage() if peak is None else peak)
+    peak = _peak_of_rusage() if peak is None else max(peak, _earlier_peak)
+    return ProcessMemory(resident=resident, peak=peak)
+
+
+_earlier_peak = 0
+
+
+@contextmanager
+def peak_unchanged() -> Iterator[None]:
+    """What the body takes and gives back does not count in process_memory().peak. Only Linux can; elsewhere it does."""
+    global _earlier_peak
+    before = process_memory().peak
+    try:
+        yield
+    finally:
+        try:
+            (_PROC / "self" / "clear_refs").write_text("5")
+        except OSError:
+            pass
+        else:
+            _earlier_peak = max(_earlier_peak, before or 0)
 
 
 def processor() -> Processor:
