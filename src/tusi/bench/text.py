@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from statistics import fmean
+from itertools import pairwise
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ class TextResult:
     """One line of the report. rate: tokens a second, all sequences together. bandwidth: GB/s beside each round.
 
     mfu, mbu: shares of the arithmetic peak and of that bandwidth (None where it does not apply or cannot be told).
+    mbu is that of a round's median step, as a look at the bandwidth tells the median of its reads: what the host takes
+    away now and then counts in the rate alone.
     bytes_per_step: what a decoding step reads at least. experts_per_layer: distinct ones a step read, mean.
     """
 
@@ -93,19 +96,19 @@ class TextBench:
             kv_bytes_per_token=kv_cache_bytes_per_token(self.model.config, self.core.config.kv_cache_format),
         )
         beside = beside or Beside()
-        seconds = []
+        rounds = []
         for _ in range(self.rounds):
             self._start(sequences, tokens)
             with beside.run():
-                begin = time.perf_counter()
-                self._steps(tokens)
-                seconds.append((time.perf_counter() - begin) / tokens)
+                rounds.append(self._steps(tokens))
             self._finish()
         return TextResult(
             name=f"decode {sequences} sequence{'s' if sequences > 1 else ''}",
-            rate=Samples.of([sequences / s for s in seconds]),
+            rate=Samples.of([sequences / fmean(steps) for steps in rounds]),
             bandwidth=Samples.of(beside.rates),
-            mbu=Samples.of([read / s / (rate * 1e9) for s, rate in zip(seconds, beside.rates, strict=True)]),
+            mbu=Samples.of(
+                [read / median(steps) / (rate * 1e9) for steps, rate in zip(rounds, beside.rates, strict=True)]
+            ),
             bytes_per_step=read,
             experts_per_layer=fmean(experts.values()) if experts else None,
         )
@@ -136,9 +139,13 @@ class TextBench:
         while len(started) < sequences:
             started.update(checked_step(self.core))
 
-    def _steps(self, count: int) -> None:
+    def _steps(self, count: int) -> list[float]:
+        """Seconds of each of `count` steps, one behind the other."""
+        ends = [time.perf_counter()]
         for _ in range(count):
             checked_step(self.core)
+            ends.append(time.perf_counter())
+        return [end - begin for begin, end in pairwise(ends)]
 
     def _finish(self) -> None:
         for number in range(self._count):
