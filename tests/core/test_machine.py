@@ -30,6 +30,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(machine, "_PROC", tmp_path / "proc")
     monkeypatch.setattr(machine, "_CGROUP", tmp_path / "cgroup")
     monkeypatch.setattr(machine, "_HUGE_PAGES", tmp_path / "huge")
+    monkeypatch.setattr(machine, "_earlier_peak", 0)
     return tmp_path
 
 
