@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tusi.bench import ceilings
 from tusi.cli import diagnosis
 from tusi.cli.diagnosis import REQUIREMENTS, Finding, diagnose
 from tusi.core import machine
@@ -16,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "BANDWIDTH_ROUNDS", 2)
-    monkeypatch.setattr(diagnosis, "BANDWIDTH_BYTES", 2**20)
+    monkeypatch.setattr(ceilings, "READ_ROUNDS", 2)
+    monkeypatch.setattr(ceilings, "READ_BYTES", 2**20)
 
 
 def find(name: str) -> Finding:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 from tusi.cli.console import size_text
@@ -43,9 +42,6 @@ REQUIREMENTS: tuple[tuple[str, str, str], ...] = (
     ("typer", "typer", "0.15"),
     ("uvicorn", "uvicorn", "0.34"),
 )
-# Well above any last-level cache, and long enough for the threads to settle.
-BANDWIDTH_BYTES = 2**30
-BANDWIDTH_ROUNDS = 12
 LOW_DISK_BYTES = 80 * 10**9
 LOW_MEMORY_BYTES = 185 * 10**8
 
@@ -108,7 +104,7 @@ def _kernels() -> Iterator[Finding]:
         isas = ", ".join(kernels.supported_isas())
         yield Finding(section="kernels", name="instruction set", value=f"{kernels.isa()} (this machine can: {isas})")
         yield Finding(section="kernels", name="threads", value=str(kernels.num_threads()))
-        bandwidth = median(kernels.read_bandwidths(BANDWIDTH_BYTES, BANDWIDTH_ROUNDS))
+        bandwidth = importlib.import_module("tusi.bench.ceilings").read_bandwidth()
         yield Finding(section="kernels", name="memory bandwidth", value=f"{bandwidth:.1f} GB/s read, measured")
     except (ImportError, MemoryError, TusiError) as error:
         # Each of these says itself what to do: build it, or correct TUSI_ISA.
