@@ -31,11 +31,10 @@ def main() -> None:
     turns = [turn() for _ in range(parser.parse_args().rounds)]
     second, largest = SIZES_MIB[-2:]
     steady = [rates for rates in turns if abs(rates[second] - rates[largest]) <= MOST_CHANGE * rates[largest]]
+    steady.sort(key=lambda rates: rates[largest])
+    half = len(steady) // 2
     print(f"{len(steady)} steady turns of {len(turns)}")
-    for name, chosen in (
-        ("slow half", sorted(steady, key=lambda rates: rates[largest])[: len(steady) // 2]),
-        ("fast half", sorted(steady, key=lambda rates: rates[largest])[len(steady) // 2 :]),
-    ):
+    for name, chosen in (("slow half", steady[:half]), ("fast half", steady[half:])):
         if chosen:
             print(f"{name}, {median(rates[largest] for rates in chosen):.1f} GB/s:", end="")
             for size in SIZES_MIB:

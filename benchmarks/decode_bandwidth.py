@@ -57,9 +57,8 @@ def main() -> None:
             f"{low:3d} to {low + BIN:3d}    {len(rounds):4d}  {median(rates):6.1f}  {median(shares):4.0%}"
             f"  ({min(shares):.0%} to {max(shares):.0%})"
         )
-    print(
-        f"left out, the bandwidth changed meanwhile: {args.rounds - sum(map(is_steady, beside.looks))} of {args.rounds}"
-    )
+    left_out = args.rounds - sum(map(len, bins.values()))
+    print(f"left out, the bandwidth changed meanwhile: {left_out} of {args.rounds}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tusi import kernels
+from tusi.bench.ceilings import read_bandwidth
 from tusi.kernels.packed import packed_shapes
 from tusi.quant.memory import empty_array
 
@@ -46,10 +47,6 @@ def median(rounds: int, run: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def bandwidth() -> float:
-    return statistics.median(kernels.read_bandwidths(1 << 30, 2))
-
-
 def peak() -> float:
     return statistics.median(kernels.unit_peaks("int8", 3, 0.05) or [float("nan")])
 
@@ -74,9 +71,9 @@ def decode(n: int, k: int, tokens: int, bits: int, rounds: int) -> None:
         for weight in weights:
             kernels.qgemm(x_TK, *weight, n, GROUP, out=out)
 
-    before = bandwidth()
+    before = read_bandwidth()
     seconds = median(rounds, run)
-    ceiling = (before + bandwidth()) / 2
+    ceiling = (before + read_bandwidth()) / 2
     rate = nbytes * len(weights) / seconds / 1e9
     print(f"int{bits} {n} x {k}, {tokens} rows: {rate:.1f} GB/s, {rate / ceiling:.0%} of {ceiling:.1f}")
 
@@ -111,9 +108,9 @@ def moe(token_counts: tuple[int, ...], rounds: int, *, count: int, width: int, i
                 topk = kernels.moe(hidden, pool, None, common, top_k=k, norm_D=norm_D, eps=1e-5, add=True, out=hidden)
                 ids.update((layer, int(e)) for e in np.unique(topk[2]))
 
-        before, peak_before = bandwidth(), peak()
+        before, peak_before = read_bandwidth(), peak()
         seconds = median(rounds, run) / len(layers)
-        ceiling, peak_after = (before + bandwidth()) / 2, peak()
+        ceiling, peak_after = (before + read_bandwidth()) / 2, peak()
         read = len(ids) / len(layers) * routed_bytes / count + common_bytes
         macs = tokens * 3 * width * (k * inner + shared)
         rate, share = read / seconds / 1e9, macs / seconds / 1e9 / ((peak_before + peak_after) / 2)

@@ -32,8 +32,7 @@ struct Bf16Weight {
 
 // `count` (1..7) floats and zeros after them.
 __m256 load_some(const float* from, std::int64_t count) {
-  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_maskload_ps(from, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+  return _mm256_maskload_ps(from, lanes_below(count));
 }
 
 template <class W>

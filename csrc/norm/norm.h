@@ -2,8 +2,8 @@
 //   rms_norm    weight * x / sqrt(mean(x^2) + eps)
 //   layer_norm  weight * (x - mean) / sqrt(var + eps) + bias
 // x and out are [rows][width]; out may be x itself. A row's result depends on nothing else, and is the same on every
-// instruction set, bit for bit (but for which NaN a NaN is): sums are eight interleaved partial ones (element i goes to number i mod 8), added up as
-// ((0 + 4) + (1 + 5)) + ((2 + 6) + (3 + 7)), and nothing is fused.
+// instruction set, bit for bit (but for which NaN a NaN is): sums are eight interleaved partial ones (element i goes to
+// number i mod 8), added up as ((0 + 4) + (1 + 5)) + ((2 + 6) + (3 + 7)), and nothing is fused.
 // Reference: rms_norm and layer_norm in src/tusi/kernels/reference.py. Types and declarations only: ISA files include
 // this.
 #pragma once

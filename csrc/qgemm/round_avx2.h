@@ -1,16 +1,11 @@
 // The vectors of round_groups.h, eight lanes. For the AVX2 file of qgemm only.
 #pragma once
 
+#include "core/lanes_avx2.h"
 #include "qgemm/round_groups.h"
 
 namespace tusi::avx2 {
 namespace {
-
-// All bits of the first `count` lanes.
-__m256i lanes_below(std::int64_t count) {
-  const int bound = count > 8 ? 8 : static_cast<int>(count);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(bound), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
 
 struct Eight {
   using Ints = __m256i;

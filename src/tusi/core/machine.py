@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def process_memory() -> ProcessMemory:
     return ProcessMemory(resident=resident, peak=peak)
 
 
-_earlier_peak = 0
+_earlier_peak = 0  # of the process, from before the system was last told to forget it
 
 
 @contextmanager
@@ -84,11 +84,8 @@ def peak_unchanged() -> Iterator[None]:
     try:
         yield
     finally:
-        try:
+        with suppress(OSError):
             (_PROC / "self" / "clear_refs").write_text("5")
-        except OSError:
-            pass
-        else:
             _earlier_peak = max(_earlier_peak, before or 0)
 
 
