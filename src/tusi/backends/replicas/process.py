@@ -68,7 +68,8 @@ class EngineProcess:
         self._popen, self._connection = _spawn(num_threads)
         level = logging.getLogger("tusi").getEffectiveLevel()
         self._send(Begin(index=index, load=load, num_workers=num_workers, log_level=level))
-        threading.Thread(target=self._write, name=f"tusi-replica-{index}-writer", daemon=True).start()
+        self._writer = threading.Thread(target=self._write, name=f"tusi-replica-{index}-writer", daemon=True)
+        self._writer.start()
         threading.Thread(target=self._read, name=f"tusi-replica-{index}-reader", daemon=True).start()
 
     @property
@@ -209,6 +210,8 @@ class EngineProcess:
         self._calls.clear()
         self._streams.clear()
         self._outgoing.put(None)
+        # Its number may belong to the next process's socket as soon as it is closed: a late ping would arrive there.
+        self._writer.join()
         self._connection.close()
 
     def _check_alive(self) -> None:
