@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tusi.backends.collect import collect
+from tusi.backends.collect import collect, joined
 from tusi.backends.outputs import BatchError, CompletionOutput, Logprob, RequestOutput
 from tusi.backends.protocol import ChatChoice, ChatDelta, TokenLogprobs, ToolCallDelta, Usage
 from tusi.chat.messages import ToolCall
@@ -34,6 +34,29 @@ def test_pieces_of_interleaved_completions_are_joined() -> None:
     assert (first.finish_reason, first.thinking_truncated) == ("tool_calls", True)
     assert (second.reasoning, second.content, second.finish_reason) == (None, "x", "length")
     assert usage.completion_tokens == 4
+
+
+def test_neighbours_of_the_same_kind_become_one() -> None:
+    call = ChatDelta(tool_calls=(ToolCallDelta(index=0, arguments="1"),))
+    chosen = TokenLogprobs(1, -0.5, {})
+    deltas = [
+        ChatDelta(text="a", reasoning="a", token_ids=(1,)),
+        ChatDelta(text="b", reasoning="b", token_ids=(2, 3)),
+        ChatDelta(token_ids=(4,)),  # half a character: its log-probability is of no text yet
+        ChatDelta(text="c", content="c", token_ids=(5,), logprobs=(chosen,)),
+        ChatDelta(text="d", content="d", token_ids=(6,), logprobs=(chosen, chosen)),
+        ChatDelta(index=1, text="e", content="e"),
+        call,
+        call,
+        ChatDelta(text="f", content="f"),
+        ChatDelta(text="g", content="g", finish_reason="stop"),
+    ]
+    assert [*joined(deltas)] == [
+        ChatDelta(text="ab", reasoning="ab", token_ids=(1, 2, 3)),
+        ChatDelta(token_ids=(4,)),
+        ChatDelta(text="cd", content="cd", token_ids=(5, 6), logprobs=(chosen,) * 3),
+        *deltas[5:],
+    ]
 
 
 def test_a_stream_that_stops_without_a_reason_is_our_fault() -> None:

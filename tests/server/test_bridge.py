@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -36,13 +37,13 @@ def word(text: str, **fields: Any) -> ChatDelta:
     return ChatDelta(text=text, token_ids=(1,), **fields)
 
 
-def visit(test: Callable[..., Any], *opens: Callable[[], Any]) -> list[str]:
+def visit(test: Callable[..., Any], *opens: Callable[[], Any], **options: Any) -> list[str]:
     """Run test(items) on a loop; the calls of abort."""
     aborts: list[str] = []
 
     async def main() -> None:
         with ThreadPoolExecutor(1) as pool:
-            await test(AsyncItems(opens, lambda: aborts.append("abort"), pool, Mailbox()))
+            await test(AsyncItems(opens, lambda: aborts.append("abort"), pool, Mailbox(), **options))
 
     asyncio.run(main())
     return aborts
@@ -61,7 +62,7 @@ def test_pushed_items_come_in_order_with_usage_and_without_a_thread() -> None:
         await asyncio.to_thread(stream.outbox.put, None)
         async for batch in items.batches():
             seen += [item.text for item in batch]  # type: ignore[union-attr]
-        assert seen == ["a", "b", "c"]
+        assert seen == ["ab", "c"]
         assert items.usage.completion_tokens == 3
         assert items.ttft is not None
 
@@ -112,6 +113,61 @@ def test_who_leaves_while_the_request_is_prepared_aborts_it_once_it_runs() -> No
 
     # The first call found nothing to abort, as the backend did not know of the request yet.
     assert visit(test, open_late) == ["abort", "abort"]
+
+
+def test_what_comes_soon_after_waits_and_comes_as_one() -> None:
+    stream = Pushed()
+
+    async def test(items: AsyncItems) -> None:
+        await items.start()
+        batches = items.batches()
+        stream.outbox.put(word("a"))
+        assert await anext(batches) == [word("a")]  # the first waits for nothing
+        waiting = asyncio.ensure_future(anext(batches))
+        for text in ("b", "c"):
+            await asyncio.to_thread(stream.outbox.put, word(text))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await asyncio.to_thread(stream.outbox.put, word("", finish_reason="stop"))
+        await asyncio.to_thread(stream.outbox.put, None)
+        # The end waits for nothing either.
+        expected = [ChatDelta(text="bc", token_ids=(1, 1)), word("", finish_reason="stop")]
+        assert await asyncio.wait_for(waiting, 30) == expected
+        assert [batch async for batch in batches] == []
+
+    visit(test, lambda: stream, beat=1e9)
+
+
+def test_a_fast_stream_is_read_at_every_beat_and_a_slow_one_at_once() -> None:
+    stream, length = Pushed(), 600
+
+    def talk() -> None:
+        for _ in range(length):
+            stream.outbox.put(word("a"))
+            time.sleep(0.001)
+        stream.outbox.put(word("", finish_reason="stop"))
+
+    async def test(items: AsyncItems) -> None:
+        await items.start()
+        started = time.monotonic()
+        talking = asyncio.ensure_future(asyncio.to_thread(talk))
+        batches, seen = items.batches(), list[list[Any]]()
+        while not seen or seen[-1][-1].finish_reason is None:
+            seen.append(await anext(batches))
+        await talking
+        assert "".join(delta.text for batch in seen for delta in batch) == "a" * length
+        # The first at once, and then one a beat.
+        assert 1 < len(seen) <= (time.monotonic() - started) / 0.1 + 2
+        await asyncio.sleep(0.15)
+        waiting = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0.15)  # the last beat that was to be kept is over
+        stream.outbox.put(word("c"))
+        for _ in range(5):  # no timer runs out within a few turns of the loop
+            await asyncio.sleep(0)
+        assert waiting.done()
+        items.close()
+
+    assert visit(test, lambda: stream, beat=0.1) == ["abort"]
 
 
 def test_a_step_that_speaks_to_many_wakes_the_loop_once() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, groupby
 
 from tusi.backends.protocol import ChatChoice, ChatDelta, FinishReason, TokenLogprobs, ToolCallDelta, Usage
 from tusi.chat.messages import ToolCall
@@ -72,6 +73,32 @@ class ChoiceBuilder:
             stop_reason=self._stop_reason,
             thinking_truncated=self._thinking_truncated,
         )
+
+
+def joined(deltas: Iterable[ChatDelta]) -> Iterator[ChatDelta]:
+    """The same deltas, neighbours with more text of the same kind put together."""
+    for _, run in groupby(deltas, key=_kind):
+        first, *others = run
+        yield _join(first, others) if others else first
+
+
+def _kind(delta: ChatDelta) -> tuple[object, ...]:
+    """Equal for two deltas that nobody could wish to have apart."""
+    if delta.tool_calls or delta.finish_reason is not None or delta.usage is not None:
+        return (object(),)
+    return delta.index, bool(delta.text), bool(delta.reasoning), bool(delta.content)
+
+
+def _join(first: ChatDelta, others: Sequence[ChatDelta]) -> ChatDelta:
+    deltas = (first, *others)
+    return replace(
+        first,
+        text="".join([delta.text for delta in deltas]),
+        reasoning="".join([delta.reasoning for delta in deltas]),
+        content="".join([delta.content for delta in deltas]),
+        token_ids=tuple(chain.from_iterable([delta.token_ids for delta in deltas])),
+        logprobs=tuple(chain.from_iterable([delta.logprobs for delta in deltas])),
+    )
 
 
 def collect(deltas: Iterable[ChatDelta], *, n: int = 1) -> tuple[tuple[ChatChoice, ...], Usage]:

@@ -4,6 +4,10 @@ A stream is a backend's, or the agent loop's over many of them. Opening one take
 fetched and decoded; after that a backend's stream pushes (`outbox.PushedStream`), and only those that cannot, such as
 an agent's, keep their thread. Nothing bounds what waits for the loop, as a completion cannot be longer than its
 max_tokens.
+
+Each time that the loop is woken costs about what a small model's token costs. So who was just sent something gets the
+next at the next beat, which all requests share: one waking serves them all, and a model that needs longer for a token
+notices nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +21,14 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 from tusi.agent.types import AgentEvent, Delta, TurnEnd
+from tusi.backends.collect import joined
 from tusi.backends.outbox import pump
 from tusi.backends.protocol import ChatDelta, Usage
 
 StreamItem = ChatDelta | AgentEvent
+
+BEAT = 0.01
+"""Seconds. Less than a screen takes to show the next picture."""
 
 
 class ItemStream(Protocol):
@@ -77,19 +85,27 @@ class AsyncItems:
     """What the streams of one request give, as it comes. All public methods are for the loop's thread.
 
     open_streams: called in threads, as they fetch and decode media. abort: asks for the end of what runs, from any
-    thread. ttft, usage: known once the first token, the last delta have come. is_cancelled: it was closed before its
-    end.
+    thread. ttft, usage: known once the first token, the last delta have been read. is_cancelled: it was closed before
+    its end. beat: see BEAT.
     """
 
     def __init__(
-        self, open_streams: Sequence[OpenStream], abort: Callable[[], None], executor: Executor, mailbox: Mailbox
+        self,
+        open_streams: Sequence[OpenStream],
+        abort: Callable[[], None],
+        executor: Executor,
+        mailbox: Mailbox,
+        *,
+        beat: float = BEAT,
     ) -> None:
         self._open_streams = open_streams
         self._abort = abort
         self._executor = executor
         self._mailbox = mailbox
-        self._items: list[StreamItem] = []
+        self._beat = beat
+        self._items: deque[StreamItem] = deque()  # appended to by the threads that make them
         self._news = asyncio.Event()
+        self._is_item_news = False
         self._streams: list[ItemStream] = []  # kept: dropping one would abort it
         self._num_opening = self._num_open = len(open_streams)
         self._refusal: BaseException | None = None
@@ -114,15 +130,19 @@ class AsyncItems:
             raise self._refusal
 
     async def batches(self) -> AsyncIterator[list[StreamItem]]:
-        """All that has come since the last batch, again and again. Raises the error that ended a stream."""
+        """All that has come since the last batch, again and again. Raises the error that ended a stream.
+
+        Tokens that came together are one delta where they say the same kind of thing.
+        """
         while self._items or self._num_open or self._error is not None:
             if self._items:
-                items, self._items = self._items, []
-                yield items
+                next_beat = (time.monotonic() // self._beat + 1) * self._beat
+                yield self._take()
+                await self._wait_until(next_beat)
             elif self._error is not None:
                 raise self._error
             else:
-                await self._wait()
+                await self._wait_for_an_item()
 
     def close(self) -> None:
         """Abort the request if it still runs. Does not block."""
@@ -133,6 +153,30 @@ class AsyncItems:
     async def _wait(self) -> None:
         self._news.clear()
         await self._news.wait()
+
+    async def _wait_for_an_item(self) -> None:
+        """Or for the end."""
+        self._is_item_news = True
+        if not self._items:  # none came before the line above
+            await self._wait()
+        self._is_item_news = False
+
+    async def _wait_until(self, moment: float) -> None:
+        """Or to the end of all streams."""
+        while self._num_open and (rest := moment - time.monotonic()) > 0:
+            timer = asyncio.get_running_loop().call_later(rest, self._news.set)
+            await self._wait()
+            timer.cancel()
+
+    def _take(self) -> list[StreamItem]:
+        """All that has come."""
+        items = [self._items.popleft() for _ in range(len(self._items))]
+        if self.ttft is None and any(_has_token(item) for item in items):
+            self.ttft = self.elapsed
+        for item in items:
+            if isinstance(item, ChatDelta | TurnEnd) and item.usage is not None:
+                self.usage = sum_of(self.usage, item.usage)
+        return _joined(items)
 
     def _open(self, open_stream: OpenStream) -> None:
         """In a thread."""
@@ -152,8 +196,11 @@ class AsyncItems:
         """In whatever thread makes the items."""
         if item is None or isinstance(item, BaseException):
             self._mailbox.post(lambda: self._note_end(item))
-        else:
-            self._mailbox.post(lambda: self._note_item(item))
+            return
+        self._items.append(item)
+        if self._is_item_news:
+            self._is_item_news = False  # two threads may both find it set, which costs a wake-up and no more
+            self._mailbox.post(self._news.set)
 
     def _note_open(self) -> None:
         self._num_opening -= 1
@@ -163,18 +210,20 @@ class AsyncItems:
         self._refusal = self._refusal or error
         self._note_end(error)
 
-    def _note_item(self, item: StreamItem) -> None:
-        delta = item.delta if isinstance(item, Delta) else item
-        if isinstance(delta, ChatDelta) and self.ttft is None and delta.token_ids:
-            self.ttft = self.elapsed
-        if isinstance(item, ChatDelta | TurnEnd) and item.usage is not None:
-            self.usage = sum_of(self.usage, item.usage)
-        self._items.append(item)
-        self._news.set()
-
     def _note_end(self, error: BaseException | None) -> None:
         self._num_open -= 1
         if not self._num_open:
             self._streams.clear()  # they hold our sink: without this, only the garbage collector would free them
         self._error = self._error or error
         self._news.set()
+
+
+def _joined(items: list[StreamItem]) -> list[StreamItem]:
+    """An agent's events stay as they are: few come at once."""
+    deltas = [item for item in items if isinstance(item, ChatDelta)]
+    return [*joined(deltas)] if len(deltas) == len(items) else items
+
+
+def _has_token(item: StreamItem) -> bool:
+    delta = item.delta if isinstance(item, Delta) else item
+    return isinstance(delta, ChatDelta) and bool(delta.token_ids)
