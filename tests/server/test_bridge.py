@@ -26,7 +26,8 @@ class Pushed:
     def __next__(self) -> ChatDelta:
         raise AssertionError("it is pushed")
 
-    def forward(self, sink: Any) -> None:
+    def forward(self, sink: Any, wants: Any) -> None:
+        self.wants = wants
         self.outbox.forward(sink)
 
     def close(self) -> None:
@@ -121,9 +122,12 @@ def test_what_comes_soon_after_waits_and_comes_as_one() -> None:
     async def test(items: AsyncItems) -> None:
         await items.start()
         batches = items.batches()
+        assert stream.wants()
         stream.outbox.put(word("a"))
         assert await anext(batches) == [word("a")]  # the first waits for nothing
         waiting = asyncio.ensure_future(anext(batches))
+        await asyncio.sleep(0)
+        assert not stream.wants()
         for text in ("b", "c"):
             await asyncio.to_thread(stream.outbox.put, word(text))
         await asyncio.sleep(0.05)
@@ -161,6 +165,7 @@ def test_a_fast_stream_is_read_at_every_beat_and_a_slow_one_at_once() -> None:
         await asyncio.sleep(0.15)
         waiting = asyncio.ensure_future(anext(batches))
         await asyncio.sleep(0.15)  # the last beat that was to be kept is over
+        assert stream.wants()
         stream.outbox.put(word("c"))
         for _ in range(5):  # no timer runs out within a few turns of the loop
             await asyncio.sleep(0)

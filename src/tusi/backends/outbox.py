@@ -19,6 +19,13 @@ T_co = TypeVar("T_co", covariant=True)
 Item = ChatDelta | BaseException | None
 """Deltas, an error after which nothing comes, or None at the end."""
 Sink = Callable[[Item], None]
+Wants = Callable[[], bool]
+"""Whether the reader waits just now. What it does not wait for may come later, put together with what comes next."""
+
+
+def always() -> bool:
+    """The Wants of who reads each item as it comes."""
+    return True
 
 
 class Stream(Protocol[T_co]):
@@ -35,10 +42,11 @@ class Stream(Protocol[T_co]):
 class PushedStream(Protocol):
     """A DeltaStream that can also push."""
 
-    def forward(self, sink: Sink) -> None:
+    def forward(self, sink: Sink, wants: Wants = always) -> None:
         """Call sink with every item that waits, in this thread, and with every later one, in the producer's.
 
-        The sink must neither block nor raise. From now on the stream is not iterated; closing it still aborts.
+        The sink must neither block nor raise. From now on the stream is not iterated; closing it still aborts. wants:
+        asked on the producer's thread, often; what saves no work may be pushed whatever it says.
         """
         ...
 
@@ -71,13 +79,18 @@ class Outbox:
             self._sink = sink
 
 
-def pump(stream: Stream[T], sink: Callable[[T | BaseException | None], None], is_stopped: Callable[[], bool]) -> None:
+def pump(
+    stream: Stream[T],
+    sink: Callable[[T | BaseException | None], None],
+    is_stopped: Callable[[], bool],
+    wants: Wants = always,
+) -> None:
     """Give the sink all that a stream says and then None, or the error that ended it.
 
     Returns at once for a stream that pushes; reads the others to their end, or until is_stopped() between two items.
     """
     if isinstance(stream, PushedStream):
-        stream.forward(cast(Sink, sink))
+        stream.forward(cast(Sink, sink), wants)
         return
     end: BaseException | None = None
     try:

@@ -105,7 +105,7 @@ class AsyncItems:
         self._beat = beat
         self._items: deque[StreamItem] = deque()  # appended to by the threads that make them
         self._news = asyncio.Event()
-        self._is_item_news = False
+        self._wants_item = True
         self._streams: list[ItemStream] = []  # kept: dropping one would abort it
         self._num_opening = self._num_open = len(open_streams)
         self._refusal: BaseException | None = None
@@ -156,10 +156,10 @@ class AsyncItems:
 
     async def _wait_for_an_item(self) -> None:
         """Or for the end."""
-        self._is_item_news = True
+        self._wants_item = True
         if not self._items:  # none came before the line above
             await self._wait()
-        self._is_item_news = False
+        self._wants_item = False
 
     async def _wait_until(self, moment: float) -> None:
         """Or to the end of all streams."""
@@ -188,7 +188,7 @@ class AsyncItems:
             return
         self._streams.append(stream)
         self._mailbox.post(self._note_open)
-        pump(stream, self._sink, lambda: self.is_cancelled)
+        pump(stream, self._sink, lambda: self.is_cancelled, lambda: self._wants_item)
         if self.is_cancelled:  # perhaps before the backend knew of the request
             self._abort()
 
@@ -198,8 +198,8 @@ class AsyncItems:
             self._mailbox.post(lambda: self._note_end(item))
             return
         self._items.append(item)
-        if self._is_item_news:
-            self._is_item_news = False  # two threads may both find it set, which costs a wake-up and no more
+        if self._wants_item:
+            self._wants_item = False  # two threads may both find it set, which costs a wake-up and no more
             self._mailbox.post(self._news.set)
 
     def _note_open(self) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from tusi.backends.collect import ChoiceBuilder
 from tusi.backends.local.prompts import TextPrompt
-from tusi.backends.outbox import PushedStream, Sink
+from tusi.backends.outbox import PushedStream, Sink, Wants, always
 from tusi.backends.protocol import ChatChoice, ChatDelta, DeltaStream, TokenLogprobs, Usage
 from tusi.chat.tokenizer import Tokenizer
 from tusi.core.errors import BackendUnavailable, RequestError
@@ -221,12 +221,12 @@ class _Renumbered:
 class _RenumberedPush(_Renumbered):
     """The same of a stream that pushes."""
 
-    def forward(self, sink: Sink) -> None:
+    def forward(self, sink: Sink, wants: Wants = always) -> None:
         """See outbox.PushedStream."""
         assert isinstance(self._stream, PushedStream)
         first = self._first_index
         self._stream.forward(
-            lambda item: sink(replace(item, index=first + item.index) if isinstance(item, ChatDelta) else item)
+            lambda item: sink(replace(item, index=first + item.index) if isinstance(item, ChatDelta) else item), wants
         )
 
 

@@ -13,6 +13,8 @@ import pytest
 from tests.backends.scripted_model import ScriptedBackend
 from tusi.backends.collect import collect
 from tusi.backends.local.repetition import ANSWER_MIN_TOKENS, REASONING_MIN_TOKENS
+from tusi.backends.outbox import Item
+from tusi.backends.protocol import ChatDelta
 from tusi.core.errors import CapacityError, ContextLengthExceeded, EngineError, RequestError
 from tusi.engine.sampling_params import StructuredOutputsParams
 
@@ -299,13 +301,34 @@ def test_who_wants_all_is_woken_once_and_gets_the_same(scripted: Make) -> None:
     first = next(stream)
     at_once = stream.rest()
     assert collect([first, *at_once]) == collect(one_by_one)
-    assert stream._group.reads_at_the_end, "tokens that nobody waits for become text together"
     assert list(stream) == []
     backend.model.before_step = lambda: time.sleep(0.02)  # it must not be done before it is broken
     broken = backend.backend.stream(backend.request(max_tokens=300))
     backend.backend.close()
     with pytest.raises(EngineError, match="was closed"):
         broken.rest()
+
+
+def test_tokens_that_nobody_waits_for_become_text_together(scripted: Make) -> None:
+    backend = scripted("t\n</think>\n\n" + " ".join(str(i) for i in range(50)))
+    asked = backend.request(max_tokens=300)
+    one_by_one = list(backend.backend.stream(asked))
+    items: list[Item] = []
+    is_over = threading.Event()
+
+    def sink(item: Item) -> None:
+        items.append(item)
+        if item is None:
+            is_over.set()
+
+    with backend.backend.hold():  # no token comes before the stream is told what is wanted
+        stream = backend.backend.stream(asked)
+        stream.forward(sink, lambda: not items)
+    assert is_over.wait(30)
+    deltas = [item for item in items if isinstance(item, ChatDelta)]
+    assert deltas[0] == one_by_one[0]
+    assert len(deltas) < len(one_by_one) / 10
+    assert collect(deltas)[0] == collect(one_by_one)[0]
 
 
 def test_what_begins_while_the_engine_is_held_begins_in_one_step(scripted: Make) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from tusi.backends.local.logprobs import token_logprobs
 from tusi.backends.local.output_processor import Command, CompletionProcessor, EndOfCompletion
-from tusi.backends.outbox import Outbox
+from tusi.backends.outbox import Outbox, Wants, always
 from tusi.backends.protocol import ChatDelta, Usage
 from tusi.backends.structured_outputs import MatcherGrammar
 from tusi.core.errors import EngineError
@@ -46,8 +46,7 @@ class CompletionGroup:
         self._num_cached_tokens = 0
         self._num_unfinished = len(completions)
         self._is_over = False
-        # Set by a reader that takes nothing before everything has come.
-        self.reads_at_the_end = False
+        self.wants: Wants = always
 
     @property
     def is_over(self) -> bool:
@@ -69,7 +68,7 @@ class CompletionGroup:
         completion = self._completions[output.request_id]
         self._num_cached_tokens = max(self._num_cached_tokens, output.num_cached_tokens)
         self._ttft = self._ttft or time.perf_counter() - self._started
-        push = completion.processor.push_later if self.reads_at_the_end else completion.processor.push
+        push = completion.processor.push if self.wants() else completion.processor.push_later
         last = len(output.new_token_ids) - 1
         for at, token_id in enumerate(output.new_token_ids):
             logprobs = token_logprobs(output.new_logprobs[at] if output.new_logprobs else None)

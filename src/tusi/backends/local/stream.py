@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from tusi.backends.local.request_group import CompletionGroup
-from tusi.backends.outbox import Item, Sink
+from tusi.backends.outbox import Item, Sink, Wants, always
 from tusi.backends.protocol import ChatDelta
 
 
@@ -49,14 +49,13 @@ class LocalStream:
 
     def read_at_the_end(self) -> None:
         """Say that nothing will be read before everything has come, which saves work a token."""
-        self._group.reads_at_the_end = True
+        self._group.wants = _nothing
 
     def rest(self) -> list[ChatDelta]:
         """All deltas from here on, once the last one has come. Raises the error that ended them.
 
         For who wants the whole answer: a reader that is woken for every token takes the processor from the engine.
         """
-        self.read_at_the_end()
         items: list[Item] = []
         has_ended = threading.Event()
 
@@ -65,7 +64,7 @@ class LocalStream:
             if not isinstance(item, ChatDelta):
                 has_ended.set()
 
-        self.forward(sink)
+        self.forward(sink, _nothing)
         has_ended.wait()
         self._is_over = True
         end = items.pop()
@@ -73,8 +72,9 @@ class LocalStream:
             raise end
         return [item for item in items if isinstance(item, ChatDelta)]
 
-    def forward(self, sink: Sink) -> None:
+    def forward(self, sink: Sink, wants: Wants = always) -> None:
         """See outbox.PushedStream. The sink is called on the engine's thread, between two steps."""
+        self._group.wants = wants
         self._group.items.forward(sink)
 
     def close(self) -> None:
@@ -94,3 +94,8 @@ class LocalStream:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _nothing() -> bool:
+    """The Wants of who reads at the end."""
+    return False

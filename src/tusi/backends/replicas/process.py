@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
-from tusi.backends.outbox import Item, Outbox, Sink
+from tusi.backends.outbox import Item, Outbox, Sink, Wants, always
 from tusi.backends.protocol import Backend, ChatDelta
 from tusi.backends.replicas.messages import (
     Abort,
@@ -255,7 +255,7 @@ class ReplicaStream:
             raise item
         raise StopIteration
 
-    def forward(self, sink: Sink) -> None:
+    def forward(self, sink: Sink, wants: Wants = always) -> None:
         """See outbox.PushedStream. The sink is called on the thread that reads what the process says."""
         self._route.outbox.forward(sink)
 
