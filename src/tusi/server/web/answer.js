@@ -50,12 +50,17 @@ export function isEmpty(answer) {
   return answer.turns.every((turn) => !turn.reasoning && !turn.content && !turn.calls.length);
 }
 
+/** Above this many a second, chunks may be several tokens each: the server sends at most one in ten milliseconds. */
+const CHUNKS_THAT_ARE_TOKENS = 60;
+
 /** Tokens a second while they came; counted as chunks until the server says how many there were. null: not known. */
 export function tokensPerSecond(answer) {
   const { first, last, chunks } = answer.timing;
   const tokens = answer.usage?.completion_tokens ?? chunks;
   const seconds = (last - first) / 1000 - toolSeconds(answer);
-  return first === null || tokens < 2 || seconds <= 0.05 ? null : (tokens - 1) / seconds;
+  if (first === null || tokens < 2 || seconds <= 0.05) return null;
+  const speed = (tokens - 1) / seconds;
+  return answer.usage || speed <= CHUNKS_THAT_ARE_TOKENS ? speed : null;
 }
 
 /** Tokens of the context that the conversation takes with this answer; null if the server has not said. */

@@ -53,6 +53,18 @@ test("turns, thoughts, calls and results come to stand in their places", () => {
   assert.ok(tokensPerSecond(answer) > 0);
 });
 
+test("a speed is counted in chunks only while they can be tokens", () => {
+  const after = (pause, usage) => {
+    const answer = fresh();
+    for (let at = 0; at < 10; at += 1) takeChunk(answer, delta({ content: "a" }), at * pause, () => null);
+    if (usage) takeChunk(answer, { choices: [], usage }, 10 * pause, () => null);
+    return tokensPerSecond(answer);
+  };
+  assert.equal(after(100), 10);
+  assert.equal(after(10), null);
+  assert.equal(after(10, { prompt_tokens: 1, completion_tokens: 91 }), 1000);
+});
+
 test("what is sent back is what the model saw, crops included", async () => {
   const { answer } = zoomed();
   const user = { id: "u", role: "user", text: "What?", media: ["p"] };
