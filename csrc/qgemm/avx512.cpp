@@ -18,6 +18,9 @@ std::int64_t chunks_of(const PackedMatrix& w, std::int64_t group) {
   return group + 1 < w.groups ? w.group_chunks : w.chunks - group * w.group_chunks;
 }
 
+// The one that may be short; 0 if there is none.
+std::int64_t last_group(const PackedMatrix& w) { return w.groups == 0 ? 0 : w.groups - 1; }
+
 __m512 load_scales(const PackedMatrix& w, std::int64_t block, std::int64_t group) {
   const std::int64_t at = (block * w.groups + group) * block_rows;
   if (w.float_scales) return _mm512_loadu_ps(static_cast<const float*>(w.scales) + at);
@@ -76,69 +79,101 @@ void store(const BlockPair& p, int j, std::int64_t row, __m512 values) {
 
 std::int64_t source_row(const std::int32_t* index, std::int64_t row) { return index == nullptr ? row : index[row]; }
 
-template <bool FourBits, int TT, int NN>
-void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p) {
-  constexpr std::int64_t chunk_bytes = FourBits ? 64 : 128;
-  const std::int64_t block_bytes = w.chunks * chunk_bytes;
+// What a tile of TT rows and NN blocks reads.
+template <int TT, int NN>
+struct Tile {
   const std::uint8_t* codes[NN];
   Ahead ahead[NN];
-  for (int j = 0; j < NN; ++j) {
-    codes[j] = w.codes + p.blocks[j] * block_bytes;
-    ahead[j] = look_ahead(codes[j], block_bytes, p.next[j].codes, TT == 1 ? near_distance : far_distance);
-  }
   const std::int8_t* rows[TT];
   const float* scales[TT];
   const std::int32_t* offsets[TT];
-  for (int i = 0; i < TT; ++i) {
-    const std::int64_t row = source_row(x.index, t + i);
-    rows[i] = x.codes + row * w.chunks * chunk_columns;
-    scales[i] = x.scales + row * w.groups;
-    offsets[i] = x.offsets + row * w.groups;
-  }
-  __m512 sums[TT][NN];
-  for (int i = 0; i < TT; ++i) {
-    for (int j = 0; j < NN; ++j) sums[i][j] = _mm512_setzero_ps();
-  }
-  for (std::int64_t group = 0; group < w.groups; ++group) {
+};
+
+// Adds groups begin..end, of `chunks` chunks each (Chunks, unless 0: then the loop is unrolled and sums stay where they
+// are). Asks: whether memory is asked for ahead; of several tiles over the same weights the first one does.
+template <bool FourBits, int TT, int NN, bool Asks, int Chunks>
+inline __attribute__((always_inline)) void add_groups(const PackedMatrix& w, const Tile<TT, NN>& tile,
+                                                      const BlockPair& p, std::int64_t begin, std::int64_t end,
+                                                      std::int64_t chunks, __m512 (&sums)[TT][NN]) {
+  constexpr std::int64_t chunk_bytes = FourBits ? 64 : 128;
+  const std::int64_t count = Chunks == 0 ? chunks : Chunks, stride = Chunks == 0 ? w.group_chunks : Chunks;
+  for (std::int64_t group = begin; group < end; ++group) {
     __m512i acc[TT][NN];
     for (int i = 0; i < TT; ++i) {
-      for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_set1_epi32(offsets[i][group]);
+      for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_set1_epi32(tile.offsets[i][group]);
     }
-    const std::int64_t first = group * w.group_chunks, end = first + chunks_of(w, group);
-    for (std::int64_t chunk = first; chunk < end; ++chunk) {
-      __m512i weights[NN];
+#pragma GCC unroll 4
+    for (std::int64_t c = 0; c < count; ++c) {
+      const std::int64_t chunk = group * stride + c;
+      __m512i bytes[NN], weights[NN];
       for (int j = 0; j < NN; ++j) {
-        const char* line = ahead[j].at(chunk * chunk_bytes);
-        _mm_prefetch(line, _MM_HINT_T0);
-        if (!FourBits) _mm_prefetch(line + 64, _MM_HINT_T0);
-        weights[j] = first_columns<FourBits>(codes[j] + chunk * chunk_bytes);
+        if (Asks) {
+          const char* line = tile.ahead[j].at(chunk * chunk_bytes);
+          _mm_prefetch(line, _MM_HINT_T0);
+          if (!FourBits) _mm_prefetch(line + 64, _MM_HINT_T0);
+        }
+        bytes[j] = _mm512_loadu_si512(tile.codes[j] + chunk * chunk_bytes);
+#if !defined(TUSI_EMULATE_AVX512)
+        asm("" : "+v"(bytes[j]));  // or GCC reads them once for each half
+#endif
+        weights[j] = FourBits ? _mm512_and_si512(bytes[j], _mm512_set1_epi8(15)) : bytes[j];
       }
 #pragma GCC unroll 8
       for (int i = 0; i < TT; ++i) {
-        const __m512i values = four_bytes(rows[i] + chunk * chunk_columns);
+        const __m512i values = four_bytes(tile.rows[i] + chunk * chunk_columns);
         for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], weights[j], values);
       }
-      for (int j = 0; j < NN; ++j) weights[j] = last_columns<FourBits>(codes[j] + chunk * chunk_bytes);
+      for (int j = 0; j < NN; ++j) {
+        weights[j] = FourBits ? _mm512_and_si512(_mm512_srli_epi16(bytes[j], 4), _mm512_set1_epi8(15))
+                              : _mm512_loadu_si512(tile.codes[j] + chunk * chunk_bytes + 64);
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < TT; ++i) {
-        const __m512i values = four_bytes(rows[i] + chunk * chunk_columns + 4);
+        const __m512i values = four_bytes(tile.rows[i] + chunk * chunk_columns + 4);
         for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], weights[j], values);
       }
     }
     __m512 row_scales[NN];
     for (int j = 0; j < NN; ++j) {
       row_scales[j] = load_scales(w, p.blocks[j], group);
-      if (p.next[j].scales != nullptr) _mm_prefetch(next_scales(w, p.next[j], group), _MM_HINT_T0);
+      if (Asks && p.next[j].scales != nullptr) _mm_prefetch(next_scales(w, p.next[j], group), _MM_HINT_T0);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < TT; ++i) {
-      const __m512 scale = _mm512_set1_ps(scales[i][group]);
+      const __m512 scale = _mm512_set1_ps(tile.scales[i][group]);
       for (int j = 0; j < NN; ++j) {
         const __m512 both = _mm512_mul_ps(scale, row_scales[j]);
         sums[i][j] = _mm512_add_ps(sums[i][j], _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][j]), both));
       }
     }
   }
+}
+
+template <bool FourBits, int TT, int NN, bool Asks>
+void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p) {
+  const std::int64_t block_bytes = w.chunks * (FourBits ? 64 : 128);
+  Tile<TT, NN> tile;
+  for (int j = 0; j < NN; ++j) {
+    tile.codes[j] = w.codes + p.blocks[j] * block_bytes;
+    tile.ahead[j] = look_ahead(tile.codes[j], block_bytes, p.next[j].codes, TT == 1 ? near_distance : far_distance);
+  }
+  for (int i = 0; i < TT; ++i) {
+    const std::int64_t row = source_row(x.index, t + i);
+    tile.rows[i] = x.codes + row * w.chunks * chunk_columns;
+    tile.scales[i] = x.scales + row * w.groups;
+    tile.offsets[i] = x.offsets + row * w.groups;
+  }
+  __m512 sums[TT][NN];
+  for (int i = 0; i < TT; ++i) {
+    for (int j = 0; j < NN; ++j) sums[i][j] = _mm512_setzero_ps();
+  }
+  const std::int64_t last = last_group(w);
+  if (w.group_chunks == 4) {
+    add_groups<FourBits, TT, NN, Asks, 4>(w, tile, p, 0, last, 4, sums);
+  } else {
+    add_groups<FourBits, TT, NN, Asks, 0>(w, tile, p, 0, last, w.group_chunks, sums);
+  }
+  add_groups<FourBits, TT, NN, Asks, 0>(w, tile, p, last, w.groups, chunks_of(w, last), sums);
   for (int i = 0; i < TT; ++i) {
     for (int j = 0; j < NN; ++j) store(p, j, t + i, sums[i][j]);
   }
@@ -148,13 +183,24 @@ using Int8Tile = void (*)(const PackedMatrix& w, const RoundedRows& x, std::int6
 
 template <bool FourBits, int NN>
 void int8_rows(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, std::int64_t t1, const BlockPair& p) {
+  constexpr Int8Tile alone[max_tokens] = {nullptr,
+                                          int8_tile<FourBits, 1, NN, true>,
+                                          int8_tile<FourBits, 2, NN, true>,
+                                          int8_tile<FourBits, 3, NN, true>,
+                                          int8_tile<FourBits, 4, NN, true>,
+                                          int8_tile<FourBits, 5, NN, true>};
   constexpr Int8Tile last[max_tokens] = {nullptr,
-                                         int8_tile<FourBits, 1, NN>,
-                                         int8_tile<FourBits, 2, NN>,
-                                         int8_tile<FourBits, 3, NN>,
-                                         int8_tile<FourBits, 4, NN>,
-                                         int8_tile<FourBits, 5, NN>};
-  for (; t + max_tokens <= t1; t += max_tokens) int8_tile<FourBits, max_tokens, NN>(w, x, t, p);
+                                         int8_tile<FourBits, 1, NN, false>,
+                                         int8_tile<FourBits, 2, NN, false>,
+                                         int8_tile<FourBits, 3, NN, false>,
+                                         int8_tile<FourBits, 4, NN, false>,
+                                         int8_tile<FourBits, 5, NN, false>};
+  if (t1 - t < max_tokens) {
+    if (t < t1) alone[t1 - t](w, x, t, p);
+    return;
+  }
+  int8_tile<FourBits, max_tokens, NN, true>(w, x, t, p);
+  for (t += max_tokens; t + max_tokens <= t1; t += max_tokens) int8_tile<FourBits, max_tokens, NN, false>(w, x, t, p);
   if (t < t1) last[t1 - t](w, x, t, p);
 }
 
@@ -237,7 +283,7 @@ void block_of_one(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, c
                    w.group_chunks,
                    next.scales == nullptr ? 0 : static_cast<const char*>(next.scales) - scales};
   // Whole groups up to where the way ahead leaves this block, those after it, and the last group, which may be short.
-  const std::int64_t last = w.groups - 1, inside = (block_bytes - near_distance) / group_bytes;
+  const std::int64_t last = last_group(w), inside = (block_bytes - near_distance) / group_bytes;
   const std::int64_t turn = inside < 0 ? 0 : inside < last ? inside : last;
   const std::int64_t beyond = next.codes == nullptr ? 0 : next.codes - codes + near_distance - block_bytes;
   __m512 sum = _mm512_setzero_ps();

@@ -183,14 +183,16 @@ TEST(norm_bias_and_sum_are_those_of_separate_steps) {
 }
 
 TEST(empty_integer_products_are_done) {
-  const Problem p = make(3, 4, 0, 32, true);
+  const Problem p = make(8, 4, 0, 32, true);
   for (const Isa isa : test::supported_isas()) {
     qgemm(args(p, 0, Activations::int8, nullptr), select_qgemm_kernels(isa));
     for (const Activations activations : {Activations::int8, Activations::float32}) {
-      test::Guarded out(12);
-      qgemm(args(p, 3, activations, out.data()), select_qgemm_kernels(isa));
-      CHECK(out.intact());
-      for (std::size_t i = 0; i < out.size(); ++i) CHECK(out.data()[i] == 0.0F);
+      for (const std::int64_t tokens : {1, 3, 8}) {
+        test::Guarded out(static_cast<std::size_t>(4 * tokens));
+        qgemm(args(p, tokens, activations, out.data()), select_qgemm_kernels(isa));
+        CHECK(out.intact());
+        for (std::size_t i = 0; i < out.size(); ++i) CHECK(out.data()[i] == 0.0F);
+      }
     }
   }
 }
