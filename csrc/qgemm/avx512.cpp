@@ -35,17 +35,24 @@ __m512i four_bytes(const std::int8_t* from) {
   return _mm512_set1_epi32(word);
 }
 
-// The first and the last four columns of a chunk, as unsigned bytes.
+__m512i load_once(const std::uint8_t* line) {
+  __m512i bytes = _mm512_loadu_si512(line);
+#if !defined(TUSI_EMULATE_AVX512)
+  asm("" : "+v"(bytes));  // or GCC reads them again for each use, and reading is what is scarce
+#endif
+  return bytes;
+}
+
+// The first and the last four columns of a chunk that begins with these bytes, as unsigned bytes.
 template <bool FourBits>
-__m512i first_columns(const std::uint8_t* chunk) {
-  const __m512i bytes = _mm512_loadu_si512(chunk);
+__m512i first_columns(__m512i bytes) {
   return FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(15)) : bytes;
 }
 
 template <bool FourBits>
-__m512i last_columns(const std::uint8_t* chunk) {
+__m512i last_columns(__m512i bytes, const std::uint8_t* chunk) {
   if (!FourBits) return _mm512_loadu_si512(chunk + 64);
-  return _mm512_and_si512(_mm512_srli_epi16(_mm512_loadu_si512(chunk), 4), _mm512_set1_epi8(15));
+  return _mm512_and_si512(_mm512_srli_epi16(bytes, 4), _mm512_set1_epi8(15));
 }
 
 // Where a thread asks for memory while it reads a block: some way ahead of its reading, at the end of the block in the
@@ -112,11 +119,8 @@ inline __attribute__((always_inline)) void add_groups(const PackedMatrix& w, con
           _mm_prefetch(line, _MM_HINT_T0);
           if (!FourBits) _mm_prefetch(line + 64, _MM_HINT_T0);
         }
-        bytes[j] = _mm512_loadu_si512(tile.codes[j] + chunk * chunk_bytes);
-#if !defined(TUSI_EMULATE_AVX512)
-        asm("" : "+v"(bytes[j]));  // or GCC reads them once for each half
-#endif
-        weights[j] = FourBits ? _mm512_and_si512(bytes[j], _mm512_set1_epi8(15)) : bytes[j];
+        bytes[j] = load_once(tile.codes[j] + chunk * chunk_bytes);
+        weights[j] = first_columns<FourBits>(bytes[j]);
       }
 #pragma GCC unroll 8
       for (int i = 0; i < TT; ++i) {
@@ -124,8 +128,7 @@ inline __attribute__((always_inline)) void add_groups(const PackedMatrix& w, con
         for (int j = 0; j < NN; ++j) acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], weights[j], values);
       }
       for (int j = 0; j < NN; ++j) {
-        weights[j] = FourBits ? _mm512_and_si512(_mm512_srli_epi16(bytes[j], 4), _mm512_set1_epi8(15))
-                              : _mm512_loadu_si512(tile.codes[j] + chunk * chunk_bytes + 64);
+        weights[j] = last_columns<FourBits>(bytes[j], tile.codes[j] + chunk * chunk_bytes);
       }
 #pragma GCC unroll 8
       for (int i = 0; i < TT; ++i) {
@@ -155,7 +158,7 @@ void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, cons
   Tile<TT, NN> tile;
   for (int j = 0; j < NN; ++j) {
     tile.codes[j] = w.codes + p.blocks[j] * block_bytes;
-    tile.ahead[j] = look_ahead(tile.codes[j], block_bytes, p.next[j].codes, TT == 1 ? near_distance : far_distance);
+    tile.ahead[j] = look_ahead(tile.codes[j], block_bytes, p.next[j].codes, far_distance);
   }
   for (int i = 0; i < TT; ++i) {
     const std::int64_t row = source_row(x.index, t + i);
@@ -181,27 +184,22 @@ void int8_tile(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, cons
 
 using Int8Tile = void (*)(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, const BlockPair& p);
 
+template <bool FourBits, int NN, bool Asks>
+constexpr Int8Tile int8_tiles[max_tokens + 1] = {nullptr,
+                                                 int8_tile<FourBits, 1, NN, Asks>,
+                                                 int8_tile<FourBits, 2, NN, Asks>,
+                                                 int8_tile<FourBits, 3, NN, Asks>,
+                                                 int8_tile<FourBits, 4, NN, Asks>,
+                                                 int8_tile<FourBits, 5, NN, Asks>,
+                                                 int8_tile<FourBits, 6, NN, Asks>};
+
 template <bool FourBits, int NN>
-void int8_rows(const PackedMatrix& w, const RoundedRows& x, std::int64_t t, std::int64_t t1, const BlockPair& p) {
-  constexpr Int8Tile alone[max_tokens] = {nullptr,
-                                          int8_tile<FourBits, 1, NN, true>,
-                                          int8_tile<FourBits, 2, NN, true>,
-                                          int8_tile<FourBits, 3, NN, true>,
-                                          int8_tile<FourBits, 4, NN, true>,
-                                          int8_tile<FourBits, 5, NN, true>};
-  constexpr Int8Tile last[max_tokens] = {nullptr,
-                                         int8_tile<FourBits, 1, NN, false>,
-                                         int8_tile<FourBits, 2, NN, false>,
-                                         int8_tile<FourBits, 3, NN, false>,
-                                         int8_tile<FourBits, 4, NN, false>,
-                                         int8_tile<FourBits, 5, NN, false>};
-  if (t1 - t < max_tokens) {
-    if (t < t1) alone[t1 - t](w, x, t, p);
-    return;
+void int8_rows(const PackedMatrix& w, const RoundedRows& x, std::int64_t t0, std::int64_t t1, const BlockPair& p) {
+  const Int8Tile* tiles = int8_tiles<FourBits, NN, true>;
+  for (std::int64_t t = t0; t < t1; t += max_tokens) {
+    tiles[t1 - t < max_tokens ? t1 - t : max_tokens](w, x, t, p);
+    tiles = int8_tiles<FourBits, NN, false>;
   }
-  int8_tile<FourBits, max_tokens, NN, true>(w, x, t, p);
-  for (t += max_tokens; t + max_tokens <= t1; t += max_tokens) int8_tile<FourBits, max_tokens, NN, false>(w, x, t, p);
-  if (t < t1) last[t1 - t](w, x, t, p);
 }
 
 // A group of a single row: the integer sum of Chunks chunks (0: of `chunks`). The two halves of a chunk have a sum each,
@@ -217,10 +215,7 @@ __m512i group_of_one(const std::uint8_t* codes, const std::int8_t* x, std::int32
   for (std::int64_t c = 0; c < count; ++c) {
     _mm_prefetch(ahead + c * chunk_bytes, _MM_HINT_NTA);
     if (!FourBits) _mm_prefetch(ahead + c * chunk_bytes + 64, _MM_HINT_NTA);
-    __m512i bytes = _mm512_loadu_si512(codes + c * chunk_bytes);
-#if !defined(TUSI_EMULATE_AVX512)
-    asm("" : "+v"(bytes));  // or GCC reads them once for each half, and reading is what is scarce
-#endif
+    const __m512i bytes = load_once(codes + c * chunk_bytes);
     const __m512i low = FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(15)) : bytes;
     const __m512i high = FourBits ? _mm512_and_si512(bytes, _mm512_set1_epi8(static_cast<char>(0xF0)))
                                   : _mm512_loadu_si512(codes + c * chunk_bytes + 64);
