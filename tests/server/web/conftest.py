@@ -72,7 +72,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 
     def open_page(server: Running, *, allowed: str | None = None, script: str = "", **options: Any) -> Any:
         context = browser.new_context(**{"locale": "en-US", "viewport": {"width": 1280, "height": 900}} | options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         said: list[str] = []
         contexts.append((context, said))
         page = context.new_page()
@@ -124,7 +124,7 @@ def answered(page: Any) -> Any:
     return page.locator(".is-answer").last
 
 
-def until(page: Any, expression: str, seconds: float = 20.0) -> None:
+def until(page: Any, expression: str, seconds: float = 60.0) -> None:
     """Wait until a JavaScript expression holds. (Playwright's own way needs eval, which the page's policy forbids.)"""
     end = time.monotonic() + seconds
     while not page.evaluate(expression):
@@ -132,7 +132,7 @@ def until(page: Any, expression: str, seconds: float = 20.0) -> None:
         page.wait_for_timeout(10)
 
 
-def shows(page: Any, read: Callable[[], object], expected: object, seconds: float = 20.0) -> None:
+def shows(page: Any, read: Callable[[], object], expected: object, seconds: float = 60.0) -> None:
     """Wait until what is read from the page is what is expected: the page draws when it gets to it."""
     end = time.monotonic() + seconds
     while (found := read()) != expected:
