@@ -301,6 +301,7 @@ def test_who_wants_all_is_woken_once_and_gets_the_same(scripted: Make) -> None:
     first = next(stream)
     at_once = stream.rest()
     assert collect([first, *at_once]) == collect(one_by_one)
+    assert not stream._group.wants(), "tokens that nobody waits for become text together"
     assert list(stream) == []
     backend.model.before_step = lambda: time.sleep(0.02)  # it must not be done before it is broken
     broken = backend.backend.stream(backend.request(max_tokens=300))
