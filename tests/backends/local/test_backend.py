@@ -332,6 +332,15 @@ def test_tokens_that_nobody_waits_for_become_text_together(scripted: Make) -> No
     assert collect(deltas)[0] == collect(one_by_one)[0]
 
 
+def test_log_probabilities_stay_with_the_text_of_their_token(scripted: Make) -> None:
+    backend = scripted("t\n</think>\n\nA cat.")
+    asked = backend.request(max_tokens=50, logprobs=1)
+    backend.backend.generate(asked)  # from here on the prompt's blocks are cached
+    one_by_one = list(backend.backend.stream(asked))
+    assert one_by_one[0].logprobs
+    assert backend.backend.stream(asked).rest() == one_by_one
+
+
 def test_what_begins_while_the_engine_is_held_begins_in_one_step(scripted: Make) -> None:
     backend = scripted("t\n</think>\n\nA cat.")
     running = backend.backend.stream(backend.request())

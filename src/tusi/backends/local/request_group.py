@@ -68,7 +68,9 @@ class CompletionGroup:
         completion = self._completions[output.request_id]
         self._num_cached_tokens = max(self._num_cached_tokens, output.num_cached_tokens)
         self._ttft = self._ttft or time.perf_counter() - self._started
-        push = completion.processor.push if self.wants() else completion.processor.push_later
+        # Log-probabilities stay with the text of their own token: some readers show those of a part alone.
+        is_now = bool(output.new_logprobs) or self.wants()
+        push = completion.processor.push if is_now else completion.processor.push_later
         last = len(output.new_token_ids) - 1
         for at, token_id in enumerate(output.new_token_ids):
             logprobs = token_logprobs(output.new_logprobs[at] if output.new_logprobs else None)
